@@ -1,0 +1,101 @@
+"""Choose what is trained: low-rank adapters and the head, the head alone, or everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import peft
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from nlp_transfer.adapters.config import AdapterKind, LoraConfig, LoraInit
+from nlp_transfer.adapters.targets import lora_targets
+from nlp_transfer.checkpoints import HeadKind, Model
+from nlp_transfer.errors import ConfigError
+
+PEFT_INIT: dict[LoraInit, Any] = {
+    "default": True,
+    "gaussian": "gaussian",
+    "orthogonal": "orthogonal",
+    "pissa": "pissa",
+    "olora": "olora",
+}
+MOVES_THE_BASE: tuple[LoraInit, ...] = ("pissa", "olora")
+NO_TARGETS = "dummy-target-modules"
+"""PEFT's own word for a model without adapter layers, used where the head alone is trained."""
+
+
+def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int = 0) -> Model:
+    """The model with just the weights trainable that ``kind`` names; new weights are drawn from ``seed``.
+
+    Raises ConfigError when ``lora`` does not fit the network. The network is changed in place.
+    """
+    if kind == "none":
+        return model
+    config = peft_config(model, lora) if kind == "lora" else head_only_config(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # autocast_adapter_dtype keeps the adapters in fp32 whatever the base is in
+        network = cast(PreTrainedModel, peft.get_peft_model(model.network, config, autocast_adapter_dtype=True))
+    return replace(model, network=network, adapter=kind, moved_by=initial_adapter(network, kind, lora))
+
+
+def peft_config(model: Model, lora: LoraConfig) -> peft.LoraConfig:
+    targets = lora_targets(model.network, model.head_modules, lora.target_modules)
+    smallest = min(min(cast(nn.Linear, model.network.get_submodule(name)).weight.shape) for name in targets)
+    if lora.init in ("orthogonal", *MOVES_THE_BASE) and lora.rank > smallest:
+        raise ConfigError(f"LoraConfig.rank must be at most {smallest} with init '{lora.init}', got {lora.rank}.")
+    return peft.LoraConfig(
+        task_type=peft_task_type(model.network),
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=PEFT_INIT[lora.init],
+        target_modules=targets,
+        modules_to_save=list(model.head_modules),
+    )
+
+
+def head_only_config(model: Model) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        task_type=peft_task_type(model.network), target_modules=NO_TARGETS, modules_to_save=list(model.head_modules)
+    )
+
+
+def peft_task_type(network: nn.Module) -> str:
+    return "TOKEN_CLS" if head_kind(network) == "token" else "SEQ_CLS"
+
+
+def head_kind(network: nn.Module) -> HeadKind:
+    return "token" if type(network).__name__.endswith("ForTokenClassification") else "sequence"
+
+
+def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfig) -> dict[str, Tensor] | None:
+    """The adapter as it began, where its beginning was taken out of the frozen weights; None elsewhere.
+
+    PiSSA and OLoRA train beside ``W - s·B0·A0``. Saving ``[A, A0]`` and ``[B, -B0]`` gives an adapter for ``W`` itself.
+    """
+    if kind != "lora" or lora.init not in MOVES_THE_BASE:
+        return None
+    state = peft.get_peft_model_state_dict(network)
+    return {name: tensor.detach().clone() for name, tensor in state.items() if "lora_" in name}
+
+
+def count_parameters(network: nn.Module) -> tuple[int, int]:
+    """(trainable, all) numbers of weights."""
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return trainable, sum(p.numel() for p in network.parameters())
+
+
+def trainable_state(network: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name. They are not copied."""
+    return {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+
+
+def encoder_layers(network: PreTrainedModel) -> int:
+    """Number of layers that the encoder states in its config."""
+    return int(network.config.num_hidden_layers)

@@ -1,0 +1,41 @@
+"""Which linear layers of an encoder get an adapter, read from the encoder's own structure.
+
+PEFT keeps a table by model type. It has no entry for ModernBERT, DistilBERT, ALBERT, MPNet, CamemBERT and others, and
+its ``all-linear`` fails for them with a token head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_transfer.errors import ConfigError, did_you_mean
+
+
+def lora_targets(network: PreTrainedModel, head_modules: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Full names of the linear layers to adapt: all of the pretrained encoder, or those asked for.
+
+    What is new and trained whole needs no adapter. Names are full ones because PEFT matches endings, and an ending of
+    the encoder's may also occur in the head.
+    """
+    prefix = f"{network.base_model_prefix}."
+    linears = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(prefix) and not name.startswith(tuple(head_modules))
+    ]
+    if wanted is None:
+        return linears
+    endings = sorted({last_part(name) for name in linears})
+    if unknown := [name for name in wanted if name not in endings]:
+        raise ConfigError(
+            f"LoraConfig.target_modules {unknown} name no linear layer of {type(network).__name__}. "
+            f"Its linear layers end in {endings}.{did_you_mean(unknown[0], endings)}"
+        )
+    return [name for name in linears if last_part(name) in wanted]
+
+
+def last_part(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,264 @@
+"""The model folder that a finished run leaves: write it, verify it, read it.
+
+    adapter_config.json, adapter_model.safetensors   adapter and complete head, as plain PEFT reads them
+    manifest.json                                    all that those two do not say; see ``Manifest``
+
+Where all weights were trained, the folder holds a plain transformers model and its tokenizer instead of the first two.
+Only safetensors and JSON are written and read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import peft
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint
+from nlp_transfer.data.batching import EncodedSplit
+from nlp_transfer.default_checkpoint import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
+from nlp_transfer.errors import ArtifactError
+from nlp_transfer.labels import LabelSet
+from nlp_transfer.metrics import Metrics
+from nlp_transfer.tasks.base import Task
+from nlp_transfer.tasks.ner import Ner
+from nlp_transfer.tasks.text_classification import TextClassification
+from nlp_transfer.training.evaluate import Evaluation
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WHOLE_FILES = ("config.json", "model.safetensors")
+NUM_SAMPLES = 8
+MOVED_TOLERANCE = 1e-3
+"""PiSSA and OLoRA adapters are rewritten for the base's own weights, which rounds; all others come back exactly."""
+
+AnyTask = TextClassification | Ner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What belongs to a model beside its weights."""
+
+    task: dict[str, Any]
+    """Name, labels in the order of their ids, and what else the task needs."""
+    max_tokens: int
+    """Longest input in tokens."""
+    adapter: str
+    """lora, head or none: which weights the folder holds."""
+    checkpoint: Origin
+    """The base. Its encoder and tokenizer are compared by their hashes when the model is loaded."""
+    scores: dict[str, Metrics]
+    """By part of the data."""
+    samples: list[dict[str, Any]]
+    """A few examples with their predictions, to try a loaded model with."""
+    versions: dict[str, str]
+    """Of the libraries that made it."""
+    sha256: dict[str, str]
+    """Of the other files."""
+    format: int = FORMAT
+
+
+def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> Path:
+    """Write the model, load it again on a clean base, compare outputs, and only then put it in its place.
+
+    The main process writes, the others wait. Raises ArtifactError when what was loaded answers differently.
+    """
+    processes = PartialState()
+    if processes.is_main_process:
+        staged = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        try:
+            write_model(model, task, evaluation, staged)
+            verify(model, task, evaluation, staged)
+            put_in_place(staged, folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    processes.wait_for_everyone()
+    return folder
+
+
+def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
+    model.network.save_pretrained(folder)
+    if model.adapter == "none":
+        model.tokenizer.save_pretrained(folder)
+    else:
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's, a form to fill in
+        name_the_base(model.origin, folder / ADAPTER_FILES[0])
+    if model.moved_by is not None:
+        move_back(model.moved_by, folder)
+    picked = list(zip(evaluation.examples, evaluation.predictions, strict=True))[:NUM_SAMPLES]
+    manifest = Manifest(
+        task=task.settings(),
+        max_tokens=task.token_limit(model),
+        adapter=model.adapter,
+        checkpoint=model.origin,
+        scores={evaluation.part: evaluation.metrics},
+        samples=[task.record(example, prediction) for example, prediction in picked],
+        versions={name: version(name) for name in ("nlp-transfer", "torch", "transformers", "peft")},
+        sha256={path.name: hash_file(path) for path in sorted(folder.iterdir())},
+    )
+    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def name_the_base(origin: Origin, path: Path) -> None:
+    """PEFT writes the local folder that the base was read from, which means nothing elsewhere."""
+    config = json.loads(path.read_text("utf-8"))
+    config["base_model_name_or_path"] = MINILM_HUB_ID if origin.name == PACKAGED_MINILM else origin.name
+    config["revision"] = origin.revision
+    config["modules_to_save"] = sorted(set(config["modules_to_save"] or ()))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])  # PEFT's order differs from run to run
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def move_back(moved_by: dict[str, Tensor], folder: Path) -> None:
+    """Turn an adapter for ``W - s·B0·A0`` into one of twice the rank for ``W``: ``[A; A0]`` and ``[B, -B0]``."""
+    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
+    weights = load_file(weights_path)
+    for name, start in moved_by.items():
+        is_down = ".lora_A." in name
+        second = start.cpu() if is_down else -start.cpu()
+        weights[name] = torch.cat([weights[name], second], dim=0 if is_down else 1).contiguous()
+    save_file(weights, weights_path, metadata={"format": "pt"})
+    config = json.loads(config_path.read_text("utf-8"))
+    config |= {"r": 2 * config["r"], "init_lora_weights": True}
+    config["lora_alpha"] *= 2**0.5 if config["use_rslora"] else 2
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def verify(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
+    """Raises ArtifactError when the model in ``folder`` does not answer as the one in memory does."""
+    again, task_again = load_model(folder, checkpoint=model.origin.name)
+    examples = evaluation.examples[:NUM_SAMPLES]
+    ours, theirs = logits(model, task, examples), logits(again, task_again, examples)
+    worst = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+    allowed = MOVED_TOLERANCE if model.moved_by is not None else 0.0
+    if not worst <= allowed:
+        raise ArtifactError(
+            f"The saved model answers differently from the one in memory (logits differ by up to {worst:.3g}, allowed "
+            f"is {allowed:.3g}); nothing was saved. Please report this with the checkpoint '{model.origin.name}'."
+        )
+
+
+@torch.inference_mode()
+def logits(model: Model, task: Task[Any, Any], examples: Sequence[Any]) -> list[Tensor]:
+    """Of each row by itself, so that padding has no part in it."""
+    split: EncodedSplit = task.encode(examples, model)
+    device = next(model.network.parameters()).device
+    network = model.network.eval()
+    return [network(**split.batch((i,)).to(device).inputs).logits.cpu() for i in range(len(split.rows))]
+
+
+def put_in_place(staged: Path, folder: Path) -> None:
+    """Replace ``folder`` by ``staged``; a kill in between leaves one of them whole."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    staged.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, AnyTask]:
+    """Read back what ``save_model`` wrote, on ``checkpoint`` if given, else on the base that the manifest names.
+
+    Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer.
+    """
+    manifest = read_manifest(folder)
+    task = make_task(manifest)
+    if manifest.adapter == "none":
+        model = load_checkpoint(str(folder), task.labels, task.head)
+        return replace(model, origin=manifest.checkpoint, adapter="none"), task
+    base = load_checkpoint(checkpoint or base_name(manifest.checkpoint), task.labels, task.head)
+    check_base(manifest.checkpoint, base.origin, folder)
+    network = attach(base, folder)
+    return replace(base, network=network.eval(), adapter=manifest.adapter), task
+
+
+def read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. Name the 'model' folder of a run.")
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        if raw["format"] != FORMAT:
+            raise ArtifactError(f"{path}: format {raw['format']} is unknown here; this version reads {FORMAT}.")
+        manifest = Manifest(**{**raw, "checkpoint": Origin(**raw["checkpoint"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{path} is damaged ({error}). Get the folder again from where it was made.") from error
+    check_files(manifest, folder)
+    return manifest
+
+
+def check_files(manifest: Manifest, folder: Path) -> None:
+    needed = WHOLE_FILES if manifest.adapter == "none" else ADAPTER_FILES
+    for name in {*needed, *manifest.sha256}:
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
+        if hash_file(path) != manifest.sha256.get(name):
+            raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")
+
+
+def make_task(manifest: Manifest) -> AnyTask:
+    settings = dict(manifest.task)
+    labels = LabelSet(tuple(settings["labels"]))
+    if settings["name"] == TextClassification.name:
+        return TextClassification(labels=labels, max_tokens=manifest.max_tokens, multi_label=settings["multi_label"])
+    if settings["name"] == Ner.name:
+        return Ner(labels=labels, max_tokens=manifest.max_tokens)
+    raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")
+
+
+def base_name(origin: Origin) -> str:
+    """The package copy of the default checkpoint and its original on the Hub stand for one another."""
+    if origin.name in (PACKAGED_MINILM, MINILM_HUB_ID) and default_checkpoint() == PACKAGED_MINILM:
+        return PACKAGED_MINILM
+    name = MINILM_HUB_ID if origin.name == PACKAGED_MINILM else origin.name
+    return f"{name}@{origin.revision}" if origin.revision else name
+
+
+def check_base(expected: Origin, found: Origin, folder: Path) -> None:
+    for what, field in (("encoder weights", "encoder_sha256"), ("tokenizer", "tokenizer_sha256")):
+        wanted, got = getattr(expected, field), getattr(found, field)
+        if wanted != got:
+            raise ArtifactError(
+                f"{folder} was trained on '{expected.name}' with other {what} than '{found.name}' has "
+                f"(sha256 {wanted[:12]} against {got[:12]}). Name the checkpoint it was trained on."
+            )
+
+
+def attach(base: Model, folder: Path) -> PreTrainedModel:
+    """The adapter and head of ``folder`` on the base, every tensor accounted for."""
+    try:
+        saved = load_file(folder / ADAPTER_FILES[1])
+        network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
+    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ArtifactError(f"{folder} does not fit its base: {str(error).strip().splitlines()[0]}") from error
+    expected = peft.get_peft_model_state_dict(network)
+    if odd := sorted(set(expected) ^ set(saved)):
+        raise ArtifactError(f"{folder}: the adapter's tensors do not fit the base (first: {odd[0]}).")
+    if bad := [name for name, tensor in saved.items() if not torch.isfinite(tensor).all()]:
+        raise ArtifactError(f"{folder}: {bad[0]} holds values that are not finite.")
+    return network
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

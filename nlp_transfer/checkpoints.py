@@ -1,0 +1,281 @@
+"""Encoder, new head and tokenizer from a Hub id, a folder, or an installed package.
+
+A checkpoint is spelled in one of three ways, and all three end in a folder that is read the same way:
+
+    org/name  or  org/name@revision      a repository on the Hub
+    ./folder  or  /path/to/folder        a folder in the same format
+    package:module/folder                a folder inside an installed Python package, which is never imported
+
+Only safetensors and JSON are read, and ``trust_remote_code`` is always off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from nlp_transfer.default_checkpoint import PACKAGE_PREFIX
+from nlp_transfer.errors import CheckpointError
+from nlp_transfer.labels import LabelSet
+
+HeadKind = Literal["sequence", "token"]
+
+SPELLINGS = (
+    "a Hub id such as 'FacebookAI/roberta-base' (with @revision if wanted), a folder, or 'package:module/folder'"
+)
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+SANE_LIMIT = 100_000
+"""A tokenizer that knows no limit says 1e30."""
+PROBES = (
+    "Hello, World!",
+    "naïve café — 漢字 🙂",
+    "don't\tstop  e-mail @user #tag http://x.y",
+    "İSTANBUL ß ﬁ 12,345.67",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which checkpoint a model was made from, recorded in the same way wherever it was found."""
+
+    name: str
+    """As it was spelled, without the revision."""
+    revision: str | None
+    """Commit on the Hub; None for a folder or a package."""
+    weights_sha256: str
+    """Of the safetensors file; for several files, of the list of their names and hashes."""
+    encoder_sha256: str
+    """Of the encoder's tensors as loaded: the same for every file that holds the same weights. Loading checks it."""
+    tokenizer_sha256: str
+    """Of the vocabulary and of what the tokenizer makes of a few probing texts. Loading checks it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network with all that belongs to it."""
+
+    network: PreTrainedModel
+    """Encoder and head; takes token ids, gives ``logits``. With an adapter, PEFT's model, which passes all on."""
+    tokenizer: PreTrainedTokenizerBase
+    origin: Origin
+    head_modules: tuple[str, ...]
+    """Names of all modules that did not come pretrained: they are always trained and saved whole."""
+    max_tokens: int
+    """The longest input that the encoder takes, special tokens included."""
+    adapter: str = "none"
+    """Which of its weights are trained: see ``AdapterKind``."""
+    moved_by: dict[str, Tensor] | None = None
+    """An adapter that was taken out of the frozen weights (PiSSA, OLoRA), so that saving can put it back."""
+
+
+def load_sequence_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
+    """The checkpoint's encoder under a new head, drawn from ``seed``, that gives ``(batch, labels)`` logits."""
+    return load_model(checkpoint, labels, "sequence", seed=seed)
+
+
+def load_token_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
+    """The checkpoint's encoder under a new head, drawn from ``seed``, that gives ``(batch, tokens, labels)`` logits."""
+    return load_model(checkpoint, labels, "token", seed=seed)
+
+
+def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int = 0) -> Model:
+    """Raises CheckpointError when the checkpoint cannot be found, read, or used for this kind of head."""
+    folder, name, revision = find(checkpoint)
+    network, new_keys = load_network(folder, checkpoint, labels, head, seed)
+    tokenizer = load_tokenizer(folder, checkpoint)
+    origin = Origin(
+        name=name,
+        revision=revision,
+        weights_sha256=hash_files(sorted(folder.glob("*.safetensors"))),
+        encoder_sha256=hash_encoder(network, new_keys),
+        tokenizer_sha256=hash_tokenizer(tokenizer),
+    )
+    heads = head_modules(network, new_keys)
+    return Model(
+        network=network,
+        tokenizer=tokenizer,
+        origin=origin,
+        head_modules=heads,
+        max_tokens=max_tokens(network, tokenizer),
+    )
+
+
+def find(checkpoint: str) -> tuple[Path, str, str | None]:
+    """The local folder, the name without revision, and the commit if it came from the Hub."""
+    if checkpoint.startswith(PACKAGE_PREFIX):
+        return find_in_package(checkpoint), checkpoint, None
+    if Path(checkpoint).expanduser().is_dir():
+        return Path(checkpoint).expanduser(), checkpoint, None
+    name, _, revision = checkpoint.partition("@")
+    if checkpoint.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
+        raise CheckpointError(f"There is no folder '{checkpoint}'. A checkpoint is {SPELLINGS}.")
+    folder = download(name, revision or None)
+    return folder, name, folder.name
+
+
+def find_in_package(checkpoint: str) -> Path:
+    module, _, inside = checkpoint.removeprefix(PACKAGE_PREFIX).partition("/")
+    spec = find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"No installed package '{module}' for checkpoint '{checkpoint}'. "
+            f"Install it with pip, or name {SPELLINGS} that holds the same weights."
+        )
+    folder = Path(spec.submodule_search_locations[0], inside)
+    if not folder.is_dir():
+        raise CheckpointError(f"The installed package '{module}' has no folder '{inside}'.")
+    return folder
+
+
+def download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise CheckpointError(
+            f"Checkpoint '{name}' is no folder here and could not be had from the Hub ({reason}). "
+            f"Check the spelling and the network; a checkpoint is {SPELLINGS}."
+        ) from error
+
+
+def load_network(
+    folder: Path, checkpoint: str, labels: LabelSet, head: HeadKind, seed: int
+) -> tuple[PreTrainedModel, set[str]]:
+    """The network in fp32 and evaluation mode, and the names of the tensors that the checkpoint did not hold."""
+    auto = AutoModelForSequenceClassification if head == "sequence" else AutoModelForTokenClassification
+    try:
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network, info = auto.from_pretrained(
+                folder,
+                id2label=dict(enumerate(labels.names)),
+                label2id={name: i for i, name in enumerate(labels.names)},
+                # SDPA's backward costs a third of a CPU step on short texts; eager is also its own reference there.
+                attn_implementation=None if torch.cuda.is_available() else "eager",
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"Checkpoint '{checkpoint}' cannot be read for a {head} head: {reason}") from error
+    new_keys = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    refuse_unpretrained_layers(checkpoint, network, new_keys)
+    return network.eval(), new_keys
+
+
+def refuse_unpretrained_layers(checkpoint: str, network: PreTrainedModel, new_keys: set[str]) -> None:
+    """transformers only warns when it leaves encoder layers at random; a pooler alone may be new."""
+    prefix = f"{network.base_model_prefix}."
+    random_keys = sorted(key for key in new_keys if key.startswith(prefix) and re.search(r"\.\d+\.|embed", key))
+    if random_keys:
+        raise CheckpointError(
+            f"Checkpoint '{checkpoint}' does not hold {len(random_keys)} weights of its encoder's layers "
+            f"(first: {random_keys[0]}), so they would stay random. Use a complete checkpoint of this model type."
+        )
+
+
+def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
+    try:
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' cannot be read: {reason}") from error
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' has no padding token; batches need one.")
+    return tokenizer
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hide the table of missing weights and the loading bar: what matters of them is checked and raised."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()
+
+
+def encoder_of(network: PreTrainedModel) -> nn.Module:
+    encoder: nn.Module = getattr(network, network.base_model_prefix)
+    return encoder
+
+
+def head_modules(network: PreTrainedModel, new_keys: set[str]) -> tuple[str, ...]:
+    """All modules outside the encoder that hold weights, and those inside it that the checkpoint did not hold.
+
+    PEFT's own guess saves only ``classifier`` and ``score``: it loses DeBERTa's pooler and ModernBERT's head.
+    """
+    outside = [
+        name
+        for name, module in network.named_children()
+        if name != network.base_model_prefix and any(True for _ in module.parameters())
+    ]
+    inside = {key.rpartition(".")[0] for key in new_keys if key.startswith(f"{network.base_model_prefix}.")}
+    return (*outside, *sorted(inside))
+
+
+def max_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The smaller of what the tokenizer states and what the position embeddings hold."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < SANE_LIMIT else []
+    for name, module in encoder_of(network).named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa's relatives count positions from padding_idx + 1
+            limits.append(module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0))
+    config_limit = getattr(network.config, "max_position_embeddings", None)
+    return min(limits) if limits else int(config_limit or SANE_LIMIT)
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    hashes = []
+    for path in paths:
+        with path.open("rb") as file:
+            hashes.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return hashes[0][1] if len(hashes) == 1 else hash_json(hashes)
+
+
+def hash_encoder(network: PreTrainedModel, new_keys: set[str]) -> str:
+    """Over name, type, shape and bytes of every pretrained tensor, in the order of their names."""
+    digest = hashlib.sha256()
+    prefix = f"{network.base_model_prefix}."
+    for name, tensor in sorted(encoder_of(network).state_dict().items()):
+        if prefix + name not in new_keys:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Over vocabulary and behaviour, because the files are written anew by every version of the libraries."""
+    return hash_json([sorted(tokenizer.get_vocab().items()), [tokenizer(text)["input_ids"] for text in PROBES]])
+
+
+def hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()

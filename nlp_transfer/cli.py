@@ -1,0 +1,264 @@
+"""The ``nlp-transfer`` command, and ``launch``, which makes a command of a recipe.
+
+The only module that imports the command-line library. It loads torch only when a command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import re
+import runpy
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import Positional
+
+from nlp_transfer.errors import EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError, did_you_mean
+
+C = TypeVar("C")
+
+EXIT_INTERRUPTED = 130
+NOT_WORDS = re.compile(r"[─-╿-]{3,}|[│╭╮╰╯]")
+
+
+def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
+    """Make a command of a recipe: every field of its config is a flag. Exits with the code of ``errors``."""
+    sys.exit(guarded(lambda: run(parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run))))
+
+
+def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
+    module = sys.modules.get(run.__module__)
+    with one_line_errors():
+        return tyro.cli(config_type, args=args, prog=prog, description=(module and module.__doc__) or None)
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Run, and turn what is raised on purpose into one line and an exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries below, to their own authors
+    try:
+        work()
+    except NlpTransferError as error:
+        return fail(str(error), error.exit_code)
+    except OSError as error:
+        return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", EXIT_FAILURE)
+    except KeyboardInterrupt:
+        return fail("interrupted", EXIT_INTERRUPTED)
+    return EXIT_OK
+
+
+def fail(message: str, code: int) -> int:
+    from nlp_transfer.reporting.progress import is_main_process
+
+    if is_main_process():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """tyro draws a box of several lines and exits; say the same in one line."""
+    drawn = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(drawn):
+            yield
+    except SystemExit as exit_:
+        if exit_.code in (None, 0):
+            raise
+        raise ConfigError(one_line(drawn.getvalue())) from None
+
+
+def one_line(box: str) -> str:
+    """The words of the box without its title and its frame."""
+    lines = [NOT_WORDS.sub(" ", line).strip() for line in box.splitlines()]
+    words = " ".join(line for line in lines[1:] if line)
+    message, _, _ = words.partition("Argument helptext:")
+    return message.replace("For full helptext, run:", "See").replace("For full helptext, run", "See").strip()
+
+
+def recipes_folder() -> Path:
+    """Inside the package when it was installed from a wheel, else beside it."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipe_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(recipes_folder().glob("*.py"))}
+
+
+def find_recipe(name: str) -> Path:
+    files = recipe_files()
+    if name not in files:
+        raise ConfigError(
+            f"There is no recipe '{name}'. The recipes are {', '.join(files)}.{did_you_mean(name, files)}"
+        )
+    return files[name]
+
+
+def list_recipes() -> None:
+    """List the recipes, one a line."""
+    for name, path in recipe_files().items():
+        summary = path.read_text("utf-8").split('"""')[1].splitlines()[0]
+        print(f"{name:<24} {summary}")
+
+
+def copy_recipe(recipe: Positional[str], destination: Positional[Path] = Path()) -> None:
+    """Copy a recipe, to make it your own.
+
+    Args:
+        recipe: Name of the recipe; see `nlp-transfer recipes`.
+        destination: Folder or file to write; a file that exists is not replaced.
+    """
+    source = find_recipe(recipe)
+    target = destination / source.name if destination.is_dir() else destination
+    if target.exists():
+        raise ConfigError(f"{target} exists already. Name another file.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    print(f"{target} (try: python {target} --help)")
+
+
+def run_recipe(recipe: Positional[str], settings: Positional[tuple[str, ...]] = ()) -> None:
+    """Run a recipe with its settings. `nlp-transfer run RECIPE --help` shows them all.
+
+    Args:
+        recipe: Name of the recipe; see `nlp-transfer recipes`.
+        settings: Flags of the recipe.
+    """
+    path = find_recipe(recipe)
+    sys.argv = [f"nlp-transfer run {recipe}", *settings]
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def evaluate(
+    model: Positional[Path],
+    file: Positional[str],
+    checkpoint: str | None = None,
+    output: Path | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    words_column: str | None = None,
+    tags_column: str | None = None,
+) -> None:
+    """Score a saved model on a labelled file; the scores are printed as JSON.
+
+    Args:
+        model: Model folder of a run.
+        file: Labelled file, in any format that a recipe reads.
+        checkpoint: Where the base is, if not where it was trained from.
+        output: File for a line of JSON an example with its prediction.
+        text_column: Text classification: column of the text.
+        text_pair_column: Text classification: column of the second text.
+        label_column: Text classification: column of the label.
+        words_column: NER: column of the words.
+        tags_column: NER: column of the tags.
+    """
+    from nlp_transfer.data.config import NerData, TextData
+    from nlp_transfer.inference.files import evaluate_file
+    from nlp_transfer.inference.predictor import load
+    from nlp_transfer.tasks.ner import Ner
+
+    predictor = load(model, checkpoint=checkpoint)
+    columns: TextData | NerData
+    if isinstance(predictor.task, Ner):
+        columns = NerData(train=file, words_column=words_column, tags_column=tags_column)
+    else:
+        columns = TextData(
+            train=file, text_column=text_column, text_pair_column=text_pair_column, label_column=label_column
+        )
+    result = evaluate_file(predictor, file, columns)
+    if output is not None:
+        pairs = zip(result.examples, result.predictions, strict=True)
+        write_records((predictor.task.record(example, prediction) for example, prediction in pairs), output)
+    print(json.dumps({name: round(value, 4) for name, value in result.metrics.items()}))
+
+
+def predict(
+    model: Positional[Path],
+    texts: Positional[tuple[str, ...]] = (),
+    file: Annotated[str | None, tyro.conf.arg(aliases=["-f"])] = None,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    checkpoint: str | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+) -> None:
+    """Predict texts, the rows or lines of a file, or the lines of standard input; a line of JSON for each.
+
+    Args:
+        model: Model folder of a run.
+        texts: Texts to predict; without texts and --file, standard input is read.
+        file: A table (csv, tsv, jsonl, parquet), or any other file with a text a line.
+        output: File to write; standard output if not given.
+        checkpoint: Where the base is, if not where it was trained from.
+        text_column: Column of the text in a table.
+        text_pair_column: Column of the second text in a table.
+    """
+    from nlp_transfer.inference.files import STANDARD_INPUT, predict_file, predict_records
+    from nlp_transfer.inference.predictor import load
+
+    if texts and file is not None:
+        raise ConfigError("Give texts or --file, not both.")
+    predictor = load(model, checkpoint=checkpoint)
+    if texts:
+        write_records(predict_records(predictor, texts), output)
+    else:
+        write_records(predict_file(predictor, file or STANDARD_INPUT, text_column, text_pair_column), output)
+
+
+def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    if output is None:
+        for line in lines:
+            print(line)
+        return
+    staged = output.with_name(f".{output.name}.part")
+    with staged.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    staged.replace(output)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "recipes": list_recipes,
+    "copy": copy_recipe,
+    "run": run_recipe,
+    "evaluate": evaluate,
+    "predict": predict,
+}
+
+
+def main() -> int:
+    """The ``nlp-transfer`` command; gives the exit code."""
+    args = sys.argv[1:]
+    if args[:1] == ["run"] and len(args) > 1 and not args[1].startswith("-"):
+        return guarded(lambda: run_recipe(args[1], tuple(args[2:])))  # the recipe reads its own flags
+    return guarded(lambda: dispatch(args))
+
+
+def dispatch(args: list[str]) -> None:
+    """Parse under one-line errors, and run outside of them, so that nothing a command prints is caught."""
+    chosen: list[Callable[[], None]] = []
+    deferred = {name: defer(command, chosen) for name, command in COMMANDS.items()}
+    with one_line_errors():
+        tyro.extras.subcommand_cli_from_dict(
+            deferred, prog="nlp-transfer", description="Fine-tune, evaluate and use adapters.", args=args or ["--help"]
+        )
+    chosen[0]()
+
+
+def defer(command: Callable[..., None], chosen: list[Callable[[], None]]) -> Callable[..., None]:
+    """The same signature and help; calling it only notes the call."""
+
+    @functools.wraps(command)
+    def note(*args: Any, **kwargs: Any) -> None:
+        chosen.append(functools.partial(command, *args, **kwargs))
+
+    return note

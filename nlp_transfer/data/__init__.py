@@ -1,0 +1,1 @@
+"""Labelled files to examples, and encoded examples to batches."""

@@ -1,0 +1,205 @@
+"""Encoded rows to steps, micro-batches and padded tensors.
+
+Which rows make up a step is a function of (seed, epoch) alone: it does not depend on how the step is cut into
+micro-batches and spread over processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlp_transfer.labels import IGNORE_INDEX
+
+Indices = tuple[int, ...]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+STEPS_PER_BUCKET = 32
+"""Rows of about this many steps are sorted by length together: little padding, and still a random order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a forward pass: an example, or one window of a long one."""
+
+    inputs: dict[str, list[int]]
+    """What the tokenizer gives, by name; all lists are as long as ``input_ids``."""
+    labels: int | list[int] | list[float]
+    """One id, one number a label (multi-label), or one id a token."""
+    example: int
+    """Position of its example in the split."""
+    words: tuple[tuple[int, int], ...] = ()
+    """Where labels belong to words: (word, position of its first token) of those that are predicted here."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What fills a row up to the width of its batch."""
+
+    values: dict[str, int]
+    side: str
+    """"right", or "left" for the few models that read the last token (XLNet)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Shapes: inputs ``(rows, tokens)``; labels ``(rows,)``, ``(rows, labels)`` or ``(rows, tokens)``."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The rows of a split."""
+
+    rows: Sequence[Row]
+    padding: Padding
+    token_labels: bool
+    """Whether labels belong to tokens, so that they are padded with the inputs."""
+    num_cut: int = 0
+    """Examples of which something lies beyond the limit and was not read."""
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        return np.array([len(row.inputs["input_ids"]) for row in self.rows], dtype=np.int64)
+
+    @cached_property
+    def num_targets(self) -> IntArray:
+        """Of each row: the positions that count in the loss."""
+        return np.array([np.count_nonzero(np.asarray(row.labels) != IGNORE_INDEX) for row in self.rows], dtype=np.int64)
+
+    def batch(self, indices: Indices) -> Batch:
+        rows = [self.rows[i] for i in indices]
+        width = max(len(row.inputs["input_ids"]) for row in rows)
+        inputs = {
+            name: torch.tensor([self._pad(row.inputs[name], width, fill) for row in rows])
+            for name, fill in self.padding.values.items()
+        }
+        labels: list[Any] = [row.labels for row in rows]
+        if self.token_labels:
+            labels = [self._pad(row, width, IGNORE_INDEX) for row in labels]
+        return Batch(inputs, torch.tensor(labels))
+
+    def empty_batch(self) -> Batch:
+        """One row without a target: what a process computes when a step has no more rows for it."""
+        batch = self.batch((int(self.lengths.argmin()),))
+        return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX))
+
+    def _pad(self, values: list[int], width: int, fill: int) -> list[int]:
+        missing = [fill] * (width - len(values))
+        return values + missing if self.padding.side == "right" else missing + values
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rows of one optimizer step, cut into micro-batches; equal in every process."""
+
+    micro_batches: tuple[Indices, ...]
+    num_targets: int
+    """Of the whole step, over all micro-batches and processes."""
+    ends_epoch: bool
+
+    def share(self, process: int, num_processes: int) -> list[Indices]:
+        """The micro-batches of one process; every process gets equally many, if need be empty ones."""
+        rounds = -(-len(self.micro_batches) // num_processes)
+        own = list(self.micro_batches[process::num_processes])
+        return own + [()] * (rounds - len(own))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How the rows of a split are put into steps.
+
+    A micro-batch holds ``batch_size`` rows, or as many as fit ``batch_tokens`` with their padding. A step holds what
+    ``micro_batches_per_step`` of them hold: the accumulation steps times the processes.
+    """
+
+    lengths: IntArray
+    num_targets: IntArray
+    batch_size: int | None
+    batch_tokens: int
+    micro_batches_per_step: int
+    seed: int
+
+    def steps(self, epoch: int) -> list[Step]:
+        """The steps of an epoch, in order; a function of (seed, epoch)."""
+        # numpy spreads the pair over the generator's whole state: neighbouring seeds share no order
+        rng = np.random.default_rng([self.seed, epoch])
+        groups = self._cut(self._bucketed(rng), self._whole_step)
+        order = rng.permutation(len(groups))
+        last = len(groups) - 1
+        return [self._step(groups[i], ends_epoch=position == last) for position, i in enumerate(order)]
+
+    def padding_share(self, epoch: int) -> float:
+        """Share of the positions computed in an epoch that are padding."""
+        computed = sum(
+            len(micro) * int(self.lengths[list(micro)].max())
+            for step in self.steps(epoch)
+            for micro in step.micro_batches
+        )
+        return 1 - int(self.lengths.sum()) / computed
+
+    def _bucketed(self, rng: np.random.Generator) -> IntArray:
+        """A random order, sorted by length within buckets; every second bucket descends so that they join well."""
+        order = rng.permutation(len(self.lengths))
+        rows_per_step = self._rows_per_step()
+        size = max(1, STEPS_PER_BUCKET * rows_per_step)
+        buckets = []
+        for number, start in enumerate(range(0, len(order), size)):
+            bucket = order[start : start + size]
+            bucket = bucket[np.argsort(self.lengths[bucket], kind="stable")]
+            buckets.append(bucket[::-1] if number % 2 else bucket)
+        return np.concatenate(buckets)
+
+    def _rows_per_step(self) -> int:
+        per_micro_batch = self.batch_size or max(1, int(self.batch_tokens / self.lengths.mean()))
+        return per_micro_batch * self.micro_batches_per_step
+
+    def _whole_step(self, rows: int, width: int) -> bool:
+        if self.batch_size is not None:
+            return rows <= self.batch_size * self.micro_batches_per_step
+        return rows * width <= self.batch_tokens * self.micro_batches_per_step
+
+    def _micro_batch(self, rows: int, width: int) -> bool:
+        if self.batch_size is not None:
+            return rows <= self.batch_size
+        return rows * width <= self.batch_tokens
+
+    def _cut(self, order: Sequence[int] | IntArray, fits: Callable[[int, int], bool]) -> list[Indices]:
+        return list(cut(order, self.lengths, fits))
+
+    def _step(self, rows: Indices, *, ends_epoch: bool) -> Step:
+        targets = int(self.num_targets[list(rows)].sum())
+        return Step(tuple(self._cut(rows, self._micro_batch)), targets, ends_epoch)
+
+
+def cut(order: Sequence[int] | IntArray, lengths: IntArray, fits: Callable[[int, int], bool]) -> Iterator[Indices]:
+    """Consecutive groups, each as large as ``fits(rows, longest)`` allows and at least one row."""
+    group: list[int] = []
+    width = 0
+    for index in map(int, order):
+        wider = max(width, int(lengths[index]))
+        if group and not fits(len(group) + 1, wider):
+            yield tuple(group)
+            group, wider = [], int(lengths[index])
+        group.append(index)
+        width = wider
+    if group:
+        yield tuple(group)
+
+
+def inference_batches(lengths: IntArray, batch_tokens: int) -> list[Indices]:
+    """All rows once, longest first, in batches of at most ``batch_tokens`` with their padding."""
+    order = np.argsort(-lengths, kind="stable")
+    return list(cut(order, lengths, lambda rows, width: rows * width <= batch_tokens))

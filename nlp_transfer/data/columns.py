@@ -1,0 +1,116 @@
+"""Which column is the text and which the label: as named by the user, or recognised by the usual names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlp_transfer.data.tables import MAX_NAMED_COLUMNS, Table
+from nlp_transfer.errors import DataError, did_you_mean
+
+TEXT_NAMES = (
+    *("text", "sentence", "review", "utterance", "content", "message", "tweet", "comment", "query", "question"),
+    *("sms", "body", "document", "description", "sentence1", "premise", "text_a", "text1", "question1"),
+)
+PAIR_NAMES = {
+    "sentence1": ("sentence2",),
+    "premise": ("hypothesis",),
+    "text_a": ("text_b",),
+    "text1": ("text2",),
+    "question1": ("question2",),
+    "text": ("text_pair",),
+    "question": ("sentence", "passage", "context", "answer"),
+    "query": ("passage", "document"),
+}
+LABEL_NAMES = (
+    *("label", "labels", "category", "class", "intent", "sentiment", "target", "emotion", "emotions", "topic"),
+    *("categories", "classes", "gold_label", "rating", "stance", "y"),
+)
+WORDS_NAMES = ("tokens", "words", "token", "word")
+TAGS_NAMES = ("ner_tags", "tags", "ner", "labels", "entities", "tag", "label")
+HEADER_NAMES = frozenset((*TEXT_NAMES, *LABEL_NAMES, *WORDS_NAMES, *TAGS_NAMES, *sum(PAIR_NAMES.values(), ())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumns:
+    """Column names of a table, as the table spells them."""
+
+    text: str
+    text_pair: str | None
+    label: str
+
+
+def text_columns(table: Table, text: str | None, text_pair: str | None, label: str | None) -> TextColumns:
+    """Raises DataError when a named column is missing or nothing is named and nothing recognised."""
+    label_column = column(table, label, LABEL_NAMES, "label", "label_column") or guess_label(table, text)
+    others = [name for name in table.columns if name != label_column]
+    text_column = column(table, text, TEXT_NAMES, "text", "text_column")
+    if text_column is None and len(others) == 1:
+        text_column = others[0]
+    if text_column is None:
+        raise not_recognised(table, "text", "text_column", TEXT_NAMES)
+    pair_names = () if text else PAIR_NAMES.get(text_column.casefold(), ())
+    pair_column = column(table, text_pair, pair_names, "second text", "text_pair_column")
+    chosen = [name for name in (text_column, pair_column, label_column) if name]
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"{table.name}: column '{label_column}' cannot be both text and label. Name text_column.")
+    return TextColumns(text=text_column, text_pair=pair_column, label=label_column)
+
+
+def text_only_columns(table: Table, text: str | None, text_pair: str | None) -> tuple[str, str | None]:
+    """Text and second text of a table that need not have labels."""
+    found = column(table, text, TEXT_NAMES, "text", "text_column")
+    if found is None and len(table.columns) == 1:
+        found = table.columns[0]
+    if found is None:
+        raise not_recognised(table, "text", "text_column", TEXT_NAMES)
+    pair_names = () if text else PAIR_NAMES.get(found.casefold(), ())
+    return found, column(table, text_pair, pair_names, "second text", "text_pair_column")
+
+
+def word_columns(table: Table, words: str | None, tags: str | None) -> tuple[str, str]:
+    words_column = column(table, words, WORDS_NAMES, "words", "words_column")
+    tags_column = column(table, tags, TAGS_NAMES, "tags", "tags_column")
+    if words_column is None:
+        raise not_recognised(table, "words", "words_column", WORDS_NAMES)
+    if tags_column is None:
+        raise not_recognised(table, "tags", "tags_column", TAGS_NAMES)
+    return words_column, tags_column
+
+
+def column(table: Table, wanted: str | None, usual: Sequence[str], what: str, setting: str) -> str | None:
+    """The wanted column, or the first usual one that the table has, or None."""
+    if wanted is not None:
+        if wanted in table.columns:
+            return wanted
+        raise DataError(
+            f"{table.name}: no column '{wanted}' for the {what} ({setting}). "
+            f"The columns are {quoted(table.columns)}.{did_you_mean(wanted, table.columns)}"
+        )
+    by_folded = {name.casefold(): name for name in reversed(table.columns)}
+    return next((by_folded[name] for name in usual if name in by_folded), None)
+
+
+def guess_label(table: Table, text: str | None) -> str:
+    """Of two columns without usual names, the label is the one whose values recur."""
+    candidates = [name for name in table.columns if name != text and name.casefold() not in TEXT_NAMES]
+    if len(table.columns) == 2 and len(candidates) == 1:
+        return candidates[0]
+    if len(candidates) == 2 == len(table.columns):
+        distinct = {name: len({str(row.get(name)) for _, row in table.rows}) for name in candidates}
+        fewest = min(candidates, key=lambda name: distinct[name])
+        if distinct[fewest] * 2 <= len(table.rows) and distinct[fewest] < max(distinct.values()):
+            return fewest
+    raise not_recognised(table, "label", "label_column", LABEL_NAMES)
+
+
+def not_recognised(table: Table, what: str, setting: str, usual: Sequence[str]) -> DataError:
+    return DataError(
+        f"{table.name}: no column was recognised as the {what}. The columns are {quoted(table.columns)}; name one "
+        f"with {setting}, or call it {' or '.join(repr(name) for name in usual[:3])}."
+    )
+
+
+def quoted(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:MAX_NAMED_COLUMNS])
+    return shown + (f" and {len(names) - MAX_NAMED_COLUMNS} more" if len(names) > MAX_NAMED_COLUMNS else "")

@@ -1,0 +1,66 @@
+"""Column files: one word and its tag a line, a blank line between sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nlp_transfer.data.examples import Source, TaggedExample
+from nlp_transfer.data.tables import numbered_lines
+from nlp_transfer.errors import DataError
+
+DOCUMENT_START = "-DOCSTART-"
+MIN_COLUMNS = 2
+
+
+def read_conll(path: Path, words_column: int, tags_column: int) -> list[TaggedExample]:
+    """Tags as the file has them, in any scheme. Columns are counted from 0, from the end when negative.
+
+    Columns are parted by tabs where the file has tabs, else by blanks. Document starts and comment lines (``# ...``
+    with another number of columns than the words have) are passed over.
+    """
+    lines = [(number, split(line)) for number, line in numbered_lines(path)]
+    widths = Counter(len(row) for _, row in lines if len(row) >= MIN_COLUMNS)
+    width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
+    for setting, index in (("words_column", words_column), ("tags_column", tags_column)):
+        if not -width <= index < width:
+            raise DataError(f"{path}: {setting} {index} is outside the file's {width} columns, 0 to {width - 1}.")
+    sentences = [sentence(path, rows, width, words_column, tags_column) for rows in blocks(lines, width) if rows]
+    if not sentences:
+        raise DataError(f"{path} holds no sentence. It needs a word and its tag in every line.")
+    return sentences
+
+
+def split(line: str) -> list[str]:
+    if not line.strip():
+        return []
+    cells = line.split("\t") if "\t" in line else line.split()
+    return [cell.strip() for cell in cells]
+
+
+def blocks(lines: list[tuple[int, list[str]]], width: int) -> Iterator[list[tuple[int, list[str]]]]:
+    """The numbered rows of one sentence after the other."""
+    block: list[tuple[int, list[str]]] = []
+    for number, row in lines:
+        is_comment = bool(row) and row[0].startswith("#") and len(row) != width
+        if not row or row[0] == DOCUMENT_START:
+            yield block
+            block = []
+        elif not is_comment:
+            block.append((number, row))
+    yield block
+
+
+def sentence(
+    path: Path, rows: Sequence[tuple[int, list[str]]], width: int, words_column: int, tags_column: int
+) -> TaggedExample:
+    for number, row in rows:
+        if len(row) != width:
+            raise DataError(
+                f"{path}:{number}: {len(row)} columns where {width} are expected: {' '.join(row)[:60]!r}. "
+                "Every line holds a word and its tag, and a blank line parts sentences."
+            )
+    words = tuple(row[words_column] for _, row in rows)
+    tags = tuple(row[tags_column] for _, row in rows)
+    return TaggedExample(words, tags, Source(str(path), rows[0][0]))

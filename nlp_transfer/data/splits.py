@@ -1,0 +1,78 @@
+"""Hold out validation and test parts: stratified, seeded, duplicates kept on one side."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from nlp_transfer.data.examples import Example, Splits
+from nlp_transfer.errors import DataError
+
+HELD_OUT_FRACTION = 0.1
+MIN_EXAMPLES = 10
+"""Fewer leave nothing to learn from and nothing to judge by."""
+
+
+def complete(
+    train: Sequence[Example],
+    validation: Sequence[Example] | None,
+    test: Sequence[Example] | None,
+    *,
+    seed: int,
+    key: Callable[[Example], str],
+    stratum: Callable[[Example], str],
+    notes: Sequence[str] = (),
+) -> Splits[Example]:
+    """Take the parts that were not named out of the training part, a tenth of it each.
+
+    ``key`` is equal for duplicates; ``stratum`` names the group whose share is kept. A test part is held out only when
+    no validation part was named either: who names just a validation part wants to be judged by it.
+    """
+    wanted = [name for name, part in (("validation", validation), ("test", test)) if part is None]
+    if validation is not None and test is None:
+        wanted = []
+    if wanted and len(train) < MIN_EXAMPLES:
+        raise DataError(
+            f"{train[0].source.file} holds {len(train)} examples; holding out a {' and a '.join(wanted)} part takes at "
+            f"least {MIN_EXAMPLES}. Name the parts with --validation and --test."
+        )
+    held_out: dict[str, list[str]] = {}
+    parts = {"validation": validation, "test": test}
+    rest, count = train, round(len(train) * HELD_OUT_FRACTION)
+    for name in reversed(wanted):
+        rest, part = hold_out(rest, count, random.Random(f"{seed} {name}"), key, stratum)
+        parts[name] = part
+        held_out[name] = [str(example.source) for example in part]
+    for name, where in held_out.items():
+        notes = (*notes, f"{len(where)} examples of {train[0].source.file} held out as {name} (seed {seed}).")
+    return Splits(rest, parts["validation"] or (), parts["test"], tuple(notes), held_out or None)
+
+
+def hold_out(
+    examples: Sequence[Example],
+    count: int,
+    rng: random.Random,
+    key: Callable[[Example], str],
+    stratum: Callable[[Example], str],
+) -> tuple[list[Example], list[Example]]:
+    """(rest, held out): about ``count`` examples, of every stratum its share, but never all of a stratum."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, example in enumerate(examples):
+        groups[key(example)].append(i)
+    strata: dict[str, list[list[int]]] = defaultdict(list)
+    for group in groups.values():
+        strata[stratum(examples[group[0]])].append(group)
+
+    taken: set[int] = set()
+    share, owed = count / len(examples), 0.0
+    for name in sorted(strata):
+        members = strata[name]
+        owed += share * sum(map(len, members))  # what one stratum falls short, the next makes up for
+        for group in rng.sample(members, len(members))[:-1]:
+            if owed < len(group) / 2:
+                break
+            taken.update(group)
+            owed -= len(group)
+    rest = [example for i, example in enumerate(examples) if i not in taken]
+    return rest, [example for i, example in enumerate(examples) if i in taken]

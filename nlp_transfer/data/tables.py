@@ -1,0 +1,196 @@
+"""Files of rows: csv, tsv, jsonl, parquet, and `datasets` Hub ids. Every row knows where it stands.
+
+The only module that imports `datasets`, beside the metric made for `evaluate`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+
+from nlp_transfer.data.examples import Source
+from nlp_transfer.errors import DataError
+
+HUB_PREFIX = "hub:"
+TABLE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+MAX_FIELD = 2**31 - 1
+"""The csv module's own limit of 131,072 characters refuses long documents."""
+MAX_NAMED_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of named columns."""
+
+    name: str
+    """The file, as it was spelled."""
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Source, Mapping[str, Any]]]
+    label_names: Mapping[str, Sequence[str]]
+    """For columns that hold ids (a `datasets` ClassLabel): the names of the ids."""
+
+
+def read_table(path: Path, header_names: frozenset[str]) -> Table:
+    """Raises DataError, with file and line, for what cannot be read as rows of equal columns.
+
+    A csv or tsv file whose first row holds none of ``header_names`` may have no header; see ``name_columns``.
+    """
+    kind = TABLE_FORMATS.get(path.suffix.lower()) or sniff(path)
+    if kind == "jsonl":
+        return read_jsonl(path)
+    if kind == "parquet":
+        return read_parquet(path)
+    return read_delimited(path, kind, header_names)
+
+
+def sniff(path: Path) -> str:
+    """A file with an unknown ending: JSON lines begin with a brace, tsv rows hold a tab."""
+    first = next((line for _, line in numbered_lines(path) if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        return "jsonl"
+    return "tsv" if "\t" in first else "csv"
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines without their ends, from 1; only line feeds end a line, with or without a carriage return."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}:{number + 1}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
+            f"'iconv -f latin1 -t utf-8'."
+        ) from None
+
+
+def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table:
+    rows = list(split_tsv(path) if kind == "tsv" else split_csv(path))
+    if not rows:
+        raise DataError(f"{path} is empty. It needs a text and a label in every row.")
+    columns, body = name_columns(rows, header_names)
+    for line, row in body:
+        if len(row) != len(columns):
+            raise DataError(
+                f"{path}:{line}: {len(row)} columns where {len(columns)} are expected ({', '.join(columns)}). "
+                + ("Quote texts that hold a comma." if kind == "csv" else "A text must not hold a tab.")
+            )
+    named = [(Source(str(path), line), dict(zip(columns, row, strict=True))) for line, row in body]
+    return Table(str(path), columns, named, {})
+
+
+def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """A tsv file has no quoting: a quotation mark is a character like any other."""
+    for number, line in numbered_lines(path):
+        if line.strip():
+            yield number, line.split("\t")
+
+
+def split_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader((line + "\n" for _, line in numbered_lines(path)), strict=True)
+    start = 1
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{start}: {error}. A quotation mark inside a quoted text is written twice; a tsv or jsonl file "
+            "needs no quoting."
+        ) from None
+
+
+def name_columns(
+    rows: list[tuple[int, list[str]]], header_names: frozenset[str]
+) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """Take the first row as the header, unless it looks like data.
+
+    It looks like data when it holds none of the usual names and one of its cells stands again further down in its
+    column, as a label does.
+    """
+    first = [cell.strip() for cell in rows[0][1]]
+    body = rows[1:]
+    known = any(cell.casefold() in header_names for cell in first)
+    recurs = any(cell == row[i].strip() for i, cell in enumerate(first) for _, row in body if i < len(row))
+    if not known and recurs:
+        return tuple(f"column{i}" for i in range(1, len(first) + 1)), rows
+    return tuple(first), body
+
+
+def read_jsonl(path: Path) -> Table:
+    rows: list[tuple[Source, Mapping[str, Any]]] = []
+    for number, line in numbered_lines(path):
+        if line.strip():
+            rows.append((Source(str(path), number), parse_object(path, number, line)))
+    if not rows:
+        raise DataError(f"{path} is empty. It needs a JSON object with a text and a label in every line.")
+    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
+    return Table(str(path), columns, rows, {})
+
+
+def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}: no valid JSON ({error.msg} at character {error.colno}).") from None
+    if not isinstance(value, dict):
+        raise DataError(f'{path}:{number}: expected an object such as {{"text": ..., "label": ...}}, got {line[:40]}.')
+    return value
+
+
+def read_parquet(path: Path) -> Table:
+    try:
+        part = datasets.Dataset(pyarrow.parquet.read_table(path))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
+    return from_dataset(part, str(path))
+
+
+def read_hub(spelling: str) -> dict[str, Table]:
+    """The splits of ``hub:org/name``, or ``hub:org/name:config``, by their names on the Hub."""
+    name, _, config = spelling.removeprefix(HUB_PREFIX).partition(":")
+    with quiet_datasets():
+        try:
+            parts = datasets.load_dataset(name, config or None)
+        except Exception as error:  # huggingface_hub, fsspec and datasets raise a dozen types here
+            raise DataError(
+                f"{spelling}: the data set could not be had from the Hub ({str(error).splitlines()[0]}). "
+                "Check the spelling and the network, or name files."
+            ) from error
+    return {str(split): from_dataset(part, f"{spelling}/{split}") for split, part in parts.items()}
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    shown = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def from_dataset(part: Any, name: str) -> Table:
+    rows = [(Source(name, number), row) for number, row in enumerate(part, start=1)]
+    if not rows:
+        raise DataError(f"{name} is empty.")
+    return Table(name, tuple(part.column_names), rows, {c: n for c in part.column_names if (n := class_names(part, c))})
+
+
+def class_names(part: Any, column: str) -> list[str]:
+    feature = part.features[column]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return list(names or [])

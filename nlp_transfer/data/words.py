@@ -1,0 +1,139 @@
+"""Words to tokens and windows: every word stands in exactly one window as that window's own.
+
+Words are tokenized one by one, so that which tokens belong to which word is known for every kind of tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+CONTEXT_SHARE = 4
+"""A window holds up to a quarter of its tokens as context before its own words, and as much after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of a text that fits the encoder."""
+
+    inputs: dict[str, list[int]]
+    own: tuple[tuple[int, int], ...]
+    """(word, position of its first token) for the words that are predicted here; the others are context."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The special tokens that the tokenizer puts around a text, as inputs by name."""
+
+    before: dict[str, list[int]]
+    within: dict[str, int]
+    after: dict[str, list[int]]
+
+    @property
+    def size(self) -> int:
+        return len(self.before["input_ids"]) + len(self.after["input_ids"])
+
+
+class WordTokenizer:
+    """Tokenizes lists of words for one encoder."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._pieces: dict[str, list[int]] = {}
+        self._max_tokens = max_tokens
+
+    def windows(self, words: Sequence[str]) -> Iterator[Window]:
+        """One window where the text fits; else windows that overlap by their context."""
+        pieces = [self.pieces(word) for word in words]
+        room = self._max_tokens - self._frame.size
+        sizes = [min(len(p), room) for p in pieces]
+        if sum(sizes) <= room:
+            yield self._window(pieces, sizes, (0, len(words)), (0, len(words)))
+            return
+        context = room // CONTEXT_SHARE
+        start = 0
+        while start < len(words):
+            first = reach_back(sizes, start, context)
+            while start > first and sum(sizes[first:start]) + sizes[start] > room:
+                first += 1  # a very long word leaves less room for context
+            end = reach_on(sizes, first, room)
+            own_end = end if end == len(words) else max(start + 1, reach_back(sizes, end, context))
+            yield self._window(pieces, sizes, (first, end), (start, own_end))
+            start = own_end
+
+    def num_cut(self, words: Sequence[str]) -> int:
+        """Words of more tokens than a whole window holds; what is beyond is not read."""
+        room = self._max_tokens - self._frame.size
+        return sum(len(self.pieces(word)) > room for word in words)
+
+    def pieces(self, word: str) -> list[int]:
+        """The word's token ids, at least one: a word that the tokenizer drops (zero-width, empty) becomes unknown."""
+        if word not in self._pieces:
+            text = f" {word}" if self._needs_space else word
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._pieces[word] = ids or [self._fallback_id]
+        return self._pieces[word]
+
+    def _window(self, pieces: list[list[int]], sizes: list[int], held: tuple[int, int], own: tuple[int, int]) -> Window:
+        frame = self._frame
+        ids = list(frame.before["input_ids"])
+        firsts: list[tuple[int, int]] = []
+        for word in range(*held):
+            if own[0] <= word < own[1]:
+                firsts.append((word, len(ids)))
+            ids += pieces[word][: sizes[word]]
+        ids += frame.after["input_ids"]
+        inputs = {"input_ids": ids}
+        num_inner = len(ids) - frame.size
+        for name, value in frame.within.items():
+            inputs[name] = frame.before[name] + [value] * num_inner + frame.after[name]
+        return Window(inputs, tuple(firsts))
+
+    @cached_property
+    def _frame(self) -> Frame:
+        encoding = self._tokenizer("a", return_special_tokens_mask=True)
+        special = encoding.pop("special_tokens_mask")
+        first = special.index(0)
+        last = len(special) - special[::-1].index(0)
+        names = [name for name in encoding if name != "input_ids"]
+        return Frame(
+            {name: encoding[name][:first] for name in encoding},
+            {name: encoding[name][first] for name in names},
+            {name: encoding[name][last:] for name in encoding},
+        )
+
+    @cached_property
+    def _needs_space(self) -> bool:
+        """Whether words inside a text begin with a blank of their own (byte-level BPE without add_prefix_space)."""
+
+        def ids(text: str) -> list[int]:
+            found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            return found
+
+        return ids("a a") != ids("a") + ids("a") and ids("a a") == ids("a") + ids(" a")
+
+    @cached_property
+    def _fallback_id(self) -> int:
+        unknown = self._tokenizer.unk_token_id
+        return int(unknown if unknown is not None else self._tokenizer.pad_token_id)
+
+
+def reach_back(sizes: Sequence[int], end: int, budget: int) -> int:
+    """The first word of the longest run before ``end`` of at most ``budget`` tokens."""
+    start = end
+    while start > 0 and budget >= sizes[start - 1]:
+        start -= 1
+        budget -= sizes[start]
+    return start
+
+
+def reach_on(sizes: Sequence[int], start: int, budget: int) -> int:
+    """The end of the longest run from ``start`` of at most ``budget`` tokens."""
+    end = start
+    while end < len(sizes) and budget >= sizes[end]:
+        budget -= sizes[end]
+        end += 1
+    return end

@@ -1,0 +1,52 @@
+"""Every exception the toolkit raises on purpose, and the code a command then exits with.
+
+NlpTransferError
+├── ConfigError      a setting, or a pair of settings, that cannot work         2
+├── DataError        an input file or example that cannot be used               2
+├── CheckpointError  a checkpoint that cannot be found or read                  2
+├── ArtifactError    a saved model that is incomplete, damaged or does not fit  2
+└── TrainingError    a run that cannot go on, such as a loss that is nan        1
+"""
+
+import difflib
+from collections.abc import Collection
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+"""A failure of ours or of the machine."""
+EXIT_BAD_INPUT = 2
+"""The input or the configuration is wrong."""
+
+
+class NlpTransferError(Exception):
+    """Base class: catch this to catch anything the toolkit raises itself."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class ConfigError(NlpTransferError, ValueError):
+    """A setting, or a pair of settings, cannot work."""
+
+
+class DataError(NlpTransferError, ValueError):
+    """An input file or example cannot be used."""
+
+
+class CheckpointError(NlpTransferError, ValueError):
+    """A checkpoint cannot be found or read."""
+
+
+class ArtifactError(NlpTransferError, ValueError):
+    """A saved model is incomplete, damaged or does not fit its base."""
+
+
+class TrainingError(NlpTransferError, RuntimeError):
+    """A run cannot go on."""
+
+    exit_code = EXIT_FAILURE
+
+
+def did_you_mean(name: str, allowed: Collection[str]) -> str:
+    """A sentence that offers the nearest allowed name, or nothing; starts with a blank."""
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

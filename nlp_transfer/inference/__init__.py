@@ -1,0 +1,1 @@
+"""Use a saved model."""

@@ -1,0 +1,86 @@
+"""Predict and score the examples of a file with a saved model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
+from nlp_transfer.data.config import NerData, TextData
+from nlp_transfer.data.examples import TaggedExample, TextExample
+from nlp_transfer.data.reading import read_ner_file, read_text_file
+from nlp_transfer.data.tables import TABLE_FORMATS, numbered_lines, read_table
+from nlp_transfer.errors import DataError
+from nlp_transfer.inference.predictor import Predictor, Text
+from nlp_transfer.tasks.base import refuse_unknown
+from nlp_transfer.tasks.ner import Ner
+from nlp_transfer.tasks.text_classification import Classification
+from nlp_transfer.training.evaluate import Evaluation, evaluate
+
+STANDARD_INPUT = "-"
+CHUNK = 1024
+"""Texts that are predicted together; memory does not grow with the file."""
+
+
+def evaluate_file(predictor: Predictor, file: str, columns: TextData | NerData) -> Evaluation[Any, Any]:
+    """Score the labelled examples of ``file``. Raises DataError for a label that the model does not know."""
+    model, task = predictor.model, predictor.task
+    if isinstance(task, Ner):
+        if not isinstance(columns, NerData):
+            columns = NerData(train=file)
+        tagged: list[TaggedExample] = read_ner_file(file, columns)
+        refuse_unknown(task.labels, ((tag, e.source) for e in tagged for tag in e.tags), "the model's")
+        return evaluate(model, task, file, tagged)
+    if not isinstance(columns, TextData):
+        columns = TextData(train=file)
+    texts: list[TextExample] = read_text_file(file, columns, multi_label=task.multi_label)
+    refuse_unknown(task.labels, ((label, e.source) for e in texts for label in e.labels), "the model's")
+    return evaluate(model, task, file, texts)
+
+
+def predict_file(
+    predictor: Predictor, file: str, text_column: str | None, text_pair_column: str | None
+) -> Iterator[dict[str, Any]]:
+    """A record a text, in order: of a table its rows, of any other file and of "-" (standard input) its lines."""
+    texts = texts_of_file(file, text_column, text_pair_column)
+    while chunk := list(islice(texts, CHUNK)):
+        yield from predict_records(predictor, chunk)
+
+
+def predict_records(predictor: Predictor, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
+    """Plain values: the text, and its label and probabilities or its entities."""
+    items = list(texts)
+    for text, prediction in zip(items, predictor.predict(items), strict=True):
+        record = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
+        yield record | as_record(prediction, multi_label=getattr(predictor.task, "multi_label", False))
+
+
+def as_record(prediction: Any, *, multi_label: bool) -> dict[str, Any]:
+    if not isinstance(prediction, Classification):
+        return {"entities": [{**asdict(entity), "score": round(entity.score, 4)} for entity in prediction]}
+    found: dict[str, Any] = {"labels": list(prediction.labels)} if multi_label else {"label": prediction.label}
+    probabilities = {name: round(value, 6) for name, value in prediction.probabilities.items()}
+    return found | {"probability": round(prediction.probability, 6), "probabilities": probabilities}
+
+
+def texts_of_file(file: str, text_column: str | None, text_pair_column: str | None) -> Iterator[Text]:
+    if file == STANDARD_INPUT:
+        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        return
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise DataError(f"--file {file}: there is no such file. '-' reads standard input.")
+    if path.suffix.lower() not in TABLE_FORMATS:
+        yield from (line for _, line in numbered_lines(path))
+        return
+    table = read_table(path, HEADER_NAMES)
+    text, pair = text_only_columns(table, text_column, text_pair_column)
+    for source, row in table.rows:
+        first, second = row.get(text), row.get(pair) if pair else None
+        if not isinstance(first, str) or (pair and not isinstance(second, str)):
+            raise DataError(f"{source}: column '{text}' holds no text.")
+        yield (first, second) if isinstance(second, str) else first

@@ -1,0 +1,134 @@
+"""Label names and ids; IOB1/IOB2/BIOES/BILOU tags to entity spans and back. No tensors here.
+
+Inside the toolkit tags are always IOB2: ``B-X`` begins an entity, ``I-X`` continues it, ``O`` is outside.
+Files in another scheme are converted where they enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from nlp_transfer.errors import DataError, did_you_mean
+
+IGNORE_INDEX = -100
+"""The label id of a position that is no target: padding, special tokens, later pieces of a word."""
+
+OUTSIDE = "O"
+
+Scheme = Literal["IOB1", "IOB2", "BIOES", "BILOU"]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """An ordered set of label names; a label's id is its position."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def collect(cls, names: Iterable[str]) -> LabelSet:
+        """The distinct names in alphabetical order, so that the order of the data does not matter."""
+        return cls(tuple(sorted(set(names))))
+
+    @classmethod
+    def for_tags(cls, types: Iterable[str]) -> LabelSet:
+        """``O``, and ``B-`` and ``I-`` of every entity type, so that every legal sequence can be written."""
+        return cls((OUTSIDE, *(f"{prefix}-{type_}" for type_ in sorted(set(types)) for prefix in "BI")))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: id_ for id_, name in enumerate(self.names)}
+
+    def id(self, name: str) -> int:
+        """Raises DataError, with the nearest known name, for a name that is not in the set."""
+        if name not in self._ids:
+            known = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
+            raise DataError(f"{name!r} is not one of the {len(self)} labels: {known}.{did_you_mean(name, self.names)}")
+        return self._ids[name]
+
+
+class Span(NamedTuple):
+    """A typed span of words: ``words[start:end]``."""
+
+    label: str
+    start: int
+    end: int
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """``"B-PER"`` to ``("B", "PER")``; ``"O"`` to ``("O", "")``. Types may hold hyphens: ``B-geo-loc``."""
+    prefix, _, label = tag.partition("-")
+    return prefix, label
+
+
+def spans_of(tags: Sequence[str]) -> list[Span]:
+    """Read IOB2 tags. A stray ``I-X`` opens an entity, as conlleval and seqeval's default have it."""
+    found: list[Span] = []
+    start, current = 0, ""
+    for i, tag in enumerate([*tags, OUTSIDE]):
+        prefix, label = split_tag(tag)
+        continues = prefix == "I" and label == current
+        if current and not continues:
+            found.append(Span(current, start, i))
+            current = ""
+        if label and not current:
+            start, current = i, label
+    return found
+
+
+def strict_spans_of(tags: Sequence[str]) -> list[Span]:
+    """Read IOB2 tags, counting only entities that begin with ``B-``, as seqeval's strict mode has it."""
+    return [span for span in spans_of(tags) if split_tag(tags[span.start])[0] == "B"]
+
+
+def tags_of(spans: Iterable[Span], num_words: int) -> list[str]:
+    """Write spans, which must not overlap, as IOB2 tags."""
+    tags = [OUTSIDE] * num_words
+    for label, start, end in spans:
+        tags[start:end] = [f"B-{label}"] + [f"I-{label}"] * (end - start - 1)
+    return tags
+
+
+PREFIXES: dict[Scheme, str] = {"IOB1": "BIO", "IOB2": "BIO", "BIOES": "BIOES", "BILOU": "BILOU"}
+
+
+def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
+    """The scheme that a file's tags are written in, seen from all of them.
+
+    E or S make it BIOES, L or U make it BILOU. With B and I alone it is IOB1 when entities begin with I
+    and every B only separates two neighbours of one type; a file that fits both is IOB2.
+    """
+    prefixes: set[str] = set()
+    any_begin_inside, any_plain_begin = False, False
+    for tags in sequences:
+        previous = ""
+        for tag in tags:
+            prefix, label = split_tag(tag)
+            prefixes.add(prefix)
+            any_begin_inside |= prefix == "I" and label != previous
+            any_plain_begin |= prefix == "B" and label != previous
+            previous = label
+    if prefixes & {"E", "S"}:
+        return "BIOES"
+    if prefixes & {"L", "U"}:
+        return "BILOU"
+    return "IOB1" if any_begin_inside and not any_plain_begin else "IOB2"
+
+
+def to_iob2(tags: Sequence[str], scheme: Scheme) -> list[str]:
+    """Convert one sentence from any scheme."""
+    if scheme == "IOB2":
+        return list(tags)
+    if scheme == "IOB1":
+        return tags_of(spans_of(tags), len(tags))
+    plain = {"S": "B", "U": "B", "E": "I", "L": "I"}
+    pairs = (split_tag(tag) for tag in tags)
+    return [f"{plain.get(prefix, prefix)}-{label}" if label else OUTSIDE for prefix, label in pairs]

@@ -1,0 +1,95 @@
+"""Pictures of a run: learning curves and the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nlp_transfer.metrics import Confusion
+
+LOSS_COLOUR, SCORE_COLOUR = "#4878a8", "#c44e52"
+MAX_LABELS = 30
+"""A larger confusion matrix shows the labels that are confused most."""
+MAX_NAMED_CELLS = 15
+"""Up to this many labels, counts are written into the cells."""
+SMOOTHING = 0.9
+
+
+def draw_curves(log: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
+    """Loss of every step with its moving average, and the validation score of every epoch."""
+    steps = [line for line in log if "loss" in line]
+    epochs = [line for line in log if "validation" in line]
+    figure, (loss, score) = new_figure(10, 4, 2)
+    numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    loss.plot(numbers, losses, color=LOSS_COLOUR, alpha=0.25, linewidth=1, label="each step")
+    loss.plot(numbers, moving_average(losses), color=LOSS_COLOUR, linewidth=2, label="moving average")
+    loss.set(title="Training loss per target", xlabel="step", ylabel="loss", ylim=(0, None))
+    loss.legend(frameon=False)
+    scores = [line["validation"][metric] for line in epochs]
+    numbers = [line["epoch"] for line in epochs]
+    score.plot(numbers, scores, color=SCORE_COLOUR, marker="o")
+    best = int(np.argmax(scores))
+    score.annotate(f"best: {scores[best]:.3f}", (numbers[best], scores[best]), (0, -18), textcoords="offset points")
+    score.set(title=f"Validation {metric}", xlabel="epoch", ylabel=metric)
+    score.xaxis.set_major_locator(MaxNLocator(integer=True))
+    score.margins(y=0.2)
+    save(figure, path)
+
+
+def moving_average(values: Sequence[float]) -> list[float]:
+    """Exponential, corrected for its start."""
+    average, smoothed = 0.0, []
+    for count, value in enumerate(values, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        smoothed.append(average / (1 - SMOOTHING**count))
+    return smoothed
+
+
+def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
+    """Rows are gold labels, columns predictions; the shade is the share of the row."""
+    names, counts = most_confused(confusion)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    size = max(4.5, 0.32 * len(names) + 2)
+    figure, (axes,) = new_figure(size + 1, size, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    left_out = len(confusion.names) - len(names)
+    title = f"Confusion of {what}" + (f" ({left_out} labels with fewer errors not shown)" if left_out else "")
+    axes.set(title=title, xlabel="predicted", ylabel="gold")
+    if len(names) <= MAX_NAMED_CELLS:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of gold", fraction=0.046)
+    save(figure, path)
+
+
+def most_confused(confusion: Confusion) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Names and counts of at most MAX_LABELS labels, in their order."""
+    counts = np.array(confusion.counts)
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    kept = sorted(np.argsort(-errors, kind="stable")[:MAX_LABELS])
+    return [confusion.names[i] for i in kept], counts[np.ix_(kept, kept)]
+
+
+def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
+    """A figure of its own: pyplot's global state is not thread-safe and looks for a display."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path)

@@ -1,0 +1,69 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing from other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and notes go to standard error; standard output holds results only."""
+
+SHOWN_AFTER = 2.0
+"""Seconds of work before anything is shown."""
+LINE_EVERY = 15.0
+"""Seconds between plain lines."""
+
+
+def is_main_process() -> bool:
+    """Read from the launcher's environment, so that nothing needs to be set up to print a line."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """One line for the user, from the main process only."""
+    if is_main_process():
+        console.print(line, markup=False)
+
+
+class Bar:
+    """Counts work and shows how it goes."""
+
+    def __init__(self, title: str, total: int, display: Progress | None) -> None:
+        self._title, self._total, self._display = title, total, display
+        self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
+        self._task = display.add_task(title, total=total, visible=False, status="") if display else None
+
+    def advance(self, amount: int, status: str = "") -> None:
+        """``amount`` more items are done; ``status`` is shown beside their rate."""
+        self._done += amount
+        now = time.monotonic()
+        rate = self._done / max(now - self._start, 1e-9)
+        text = f"{rate:,.0f} examples/s {status}".strip()
+        if self._display and self._task is not None:
+            self._display.update(self._task, completed=self._done, status=text, visible=now - self._start > SHOWN_AFTER)
+        elif now - self._last_line > LINE_EVERY:
+            self._last_line = now
+            left = (self._total - self._done) / max(rate, 1e-9)
+            say(f"{self._title}: {self._done:,} of {self._total:,}, {text}, {left:,.0f} s left")
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Bar]:
+    """A bar over ``total`` items on a terminal; a line now and then where the output is no terminal."""
+    if not (console.is_terminal and is_main_process()):
+        yield Bar(title, total, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as display:
+        yield Bar(title, total, display)

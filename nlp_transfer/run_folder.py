@@ -1,0 +1,191 @@
+"""The folder of a run: what was asked, how it went, and what came of it.
+
+config.json        every setting as given, and where it left the choice open, as chosen
+splits.json        which examples were held out (only if some were)
+log.jsonl          a line a step, a line an epoch
+metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
+predictions.jsonl  every example of that part with its prediction
+curves.png, confusion.png, report.md
+checkpoints/       the best epoch's trained weights
+model/             the saved model; see ``artifacts``
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from nlp_transfer.adapters.lora import count_parameters
+from nlp_transfer.artifacts import MANIFEST_FILE
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.examples import Example, Splits
+from nlp_transfer.errors import ConfigError
+from nlp_transfer.metrics import LabelScore, Metrics
+from nlp_transfer.reporting.plots import draw_confusion, draw_curves
+from nlp_transfer.reporting.progress import say
+from nlp_transfer.reporting.tables import markdown_table
+from nlp_transfer.training.evaluate import Evaluation
+from nlp_transfer.training.fit import LOG_FILE
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+REPORT_FILE = "report.md"
+SPLITS_FILE = "splits.json"
+NUM_WRONG_SHOWN = 8
+MAX_TEXT_SHOWN = 120
+GIBIBYTE = 2**30
+
+
+def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool) -> None:
+    """Make the folder, write down settings and held-out examples, and say what was recognised in the data.
+
+    Raises ConfigError when the folder holds a finished run, unless ``overwrite``.
+    """
+    if (run_dir / METRICS_FILE).exists() and not overwrite:
+        raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
+    for note in splits.notes:
+        say(note)
+    say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in splits.parts()) + ".")
+    if PartialState().is_main_process:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLITS_FILE, "model"):
+            remove(run_dir / name)
+        write_json(run_dir / CONFIG_FILE, {"command": command(), "settings": plain(config)})
+        if splits.held_out:
+            write_json(run_dir / SPLITS_FILE, splits.held_out)
+    PartialState().wait_for_everyone()
+
+
+def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
+    """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
+    if PartialState().is_main_process:
+        log = read_log(run_dir)
+        metric = next(iter(evaluation.metrics))
+        pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
+        records = [task.record(example, prediction) for example, prediction in pairs]
+        write_lines(run_dir / PREDICTIONS_FILE, records)
+        draw_curves(log, metric, run_dir / "curves.png")
+        draw_confusion(evaluation.score.confusion, run_dir / "confusion.png", f"the {evaluation.part} part")
+        report = write_report(run_dir, model, evaluation, log, records)
+        (run_dir / REPORT_FILE).write_text(report, "utf-8")
+        write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
+        closing_lines(run_dir, evaluation)
+    PartialState().wait_for_everyone()
+    return evaluation.metrics
+
+
+def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any]) -> None:
+    model = shlex.quote(str(run_dir / "model"))
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+    say(f"{evaluation.part}: {scores}")
+    say(f"Report: {run_dir / REPORT_FILE}   Model: {run_dir / 'model'}")
+    say(f'Next:   nlp-transfer predict {model} "A text of yours."')
+
+
+def write_report(
+    run_dir: Path,
+    model: Model,
+    evaluation: Evaluation[Any, Any],
+    log: list[dict[str, Any]],
+    records: list[dict[str, Any]],
+) -> str:
+    """The page a person reads first: scores, labels, errors, settings."""
+    settings = json.loads((run_dir / CONFIG_FILE).read_text("utf-8"))
+    trainable, total = count_parameters(model.network)
+    manifest = run_dir / "model" / MANIFEST_FILE
+    size = sum(path.stat().st_size for path in manifest.parent.iterdir()) / 2**20
+    last = log[-1]
+    scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
+    wrong = [record for record in records if not record["correct"]]
+    sections = [
+        f"# {run_dir.name}",
+        f"Scores on the {evaluation.part} part ({len(evaluation.examples):,} examples):",
+        scores,
+        "![Loss and validation score](curves.png)",
+        "## Labels",
+        label_table(evaluation.score.per_label),
+        "![Confusion matrix](confusion.png)",
+        f"## Errors\n\n{len(wrong):,} of {len(records):,} examples are not entirely right. The first of them "
+        f"(all are in `{PREDICTIONS_FILE}`):",
+        "\n".join(show_error(record) for record in wrong[:NUM_WRONG_SHOWN]),
+        "## How it was made",
+        f"- Checkpoint `{model.origin.name}`, revision {model.origin.revision or 'none (local)'}, weights sha256 "
+        f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "
+        f"trained, {size:.1f} MiB saved\n- {last['step']:,} steps in {last['seconds']:,.0f} s on {machine()}",
+        f"```\n{settings['command']}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def label_table(rows: Iterable[LabelScore]) -> str:
+    ordered = sorted(rows, key=lambda row: (row.f1, row.label))
+    cells = [[r.label, f"{r.precision:.3f}", f"{r.recall:.3f}", f"{r.f1:.3f}", f"{r.support:,}"] for r in ordered]
+    return "Weakest first.\n\n" + markdown_table(["label", "precision", "recall", "F1", "support"], cells)
+
+
+def show_error(record: Mapping[str, Any]) -> str:
+    if "words" not in record:
+        text = record["text"] + (f" / {record['text_pair']}" if "text_pair" in record else "")
+        return f"- {shorten(text)} → **{named(record['predicted'])}**, gold **{named(record['gold'])}**"
+    rows = zip(record["words"], record["predicted"], record["gold"], strict=True)
+    differing = [f"{word} ({found} for {gold})" for word, found, gold in rows if found != gold]
+    return f"- {shorten(' '.join(record['words']))} → {', '.join(differing)}"
+
+
+def named(labels: str | list[str]) -> str:
+    return labels if isinstance(labels, str) else ", ".join(labels) or "(none)"
+
+
+def shorten(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_TEXT_SHOWN else flat[: MAX_TEXT_SHOWN - 1] + "…"
+
+
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / LOG_FILE).read_text("utf-8").splitlines()]
+
+
+def machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
+
+
+def command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses to dictionaries and paths to text, so that JSON can hold them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(item) for name, item in asdict(value).items()}
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

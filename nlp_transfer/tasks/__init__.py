@@ -1,0 +1,1 @@
+"""What a task is: labels, encoding, loss, predictions and score."""

@@ -1,0 +1,121 @@
+"""What training, evaluation and inference know of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from nlp_transfer.checkpoints import HeadKind, Model
+from nlp_transfer.data.batching import EncodedSplit, Indices, Padding
+from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.errors import ConfigError, DataError, did_you_mean
+from nlp_transfer.labels import LabelSet
+from nlp_transfer.metrics import Score
+
+E = TypeVar("E", TextExample, TaggedExample)
+P = TypeVar("P")
+Probabilities = np.ndarray[Any, np.dtype[np.float32]]
+
+DEFAULT_MAX_TOKENS = 512
+
+
+class Piece(NamedTuple):
+    """What one row says of its example: the probabilities of its positions from ``start`` on."""
+
+    example: int
+    start: int
+    probabilities: Probabilities
+    """Shape: ``(positions, labels)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC, Generic[E, P]):
+    """Labels, encoding, loss and score; ``E`` is the kind of example, ``P`` the kind of prediction."""
+
+    labels: LabelSet
+    max_tokens: int | None = None
+    """Longest input in tokens; None for what the checkpoint takes, at most 512."""
+    class_weights: tuple[float, ...] | None = None
+    """What a target of each label weighs in the loss; None for 1 each."""
+    label_smoothing: float = 0.0
+
+    name: ClassVar[str]
+    head: ClassVar[HeadKind]
+
+    @property
+    @abstractmethod
+    def selection_metric(self) -> str:
+        """The metric of the validation part that the best epoch is picked by."""
+
+    @abstractmethod
+    def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
+        """Rows for the network; every label of ``examples`` must be known."""
+
+    @abstractmethod
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss summed over targets, of shape ``()``; the caller divides by their number in the whole step."""
+
+    @abstractmethod
+    def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
+        """What the logits of one batch say of each of its rows."""
+
+    @abstractmethod
+    def predictions(self, probabilities: Sequence[Probabilities]) -> list[P]:
+        """One prediction for the probabilities of each example."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[P], examples: Sequence[E]) -> Score:
+        """Compare predictions with the examples' labels."""
+
+    @abstractmethod
+    def record(self, example: E, prediction: P) -> dict[str, Any]:
+        """An example with its prediction, as plain values for a line of ``predictions.jsonl``."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What a saved model needs beside its weights to be used again, as plain values."""
+
+    def token_limit(self, model: Model) -> int:
+        """Raises ConfigError when more is asked for than the checkpoint takes."""
+        if self.max_tokens is None:
+            return min(model.max_tokens, DEFAULT_MAX_TOKENS)
+        if self.max_tokens > model.max_tokens:
+            raise ConfigError(
+                f"max_tokens must be at most {model.max_tokens} with checkpoint '{model.origin.name}', "
+                f"got {self.max_tokens}."
+            )
+        return self.max_tokens
+
+
+def padding_of(model: Model) -> Padding:
+    tokenizer = model.tokenizer
+    fills = {
+        "input_ids": tokenizer.pad_token_id,
+        "attention_mask": 0,
+        "token_type_ids": tokenizer.pad_token_type_id,
+    }
+    values = {name: fills[name] for name in tokenizer.model_input_names if name in fills}
+    return Padding(values, tokenizer.padding_side)
+
+
+def refuse_unknown(labels: LabelSet, found: Iterable[tuple[str, Source]], train_file: str) -> None:
+    """Raises DataError for a label that the training part lacks: the model could never predict it."""
+    for label, source in found:
+        if label not in labels:
+            raise DataError(
+                f"{source}: label '{label}' does not occur in the training part ({train_file}), so it cannot be "
+                f"learned. Its labels: {', '.join(labels.names[:10])}{' ...' if len(labels) > 10 else ''}."
+                f"{did_you_mean(label, labels.names)}"
+            )
+
+
+def balanced_weights(labels: LabelSet, counts: Counter[str]) -> tuple[float, ...]:
+    """Number of targets ÷ (number of labels × targets of the label): their mean over the targets is 1."""
+    occurring = [name for name in labels.names if counts[name]]
+    return tuple(counts.total() / (len(occurring) * counts[name]) if counts[name] else 1.0 for name in labels.names)

@@ -1,0 +1,44 @@
+"""Settings of tasks. No tensors here: recipes read them for their help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nlp_transfer.errors import ConfigError
+
+ClassWeights = Literal["none", "balanced"]
+
+MIN_TOKENS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What labels mean and how they count."""
+
+    max_tokens: int | None = None
+    """Longest input in tokens. By default what the checkpoint takes, at most 512."""
+    class_weights: ClassWeights = "none"
+    """balanced: each target weighs by how rare its label is in train; the weights' mean over train is 1."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread evenly over all labels."""
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:
+            raise ConfigError(f"{name}.max_tokens must be at least {MIN_TOKENS}, got {self.max_tokens}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"{name}.label_smoothing must be from 0 to below 1, got {self.label_smoothing}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassificationConfig(TaskConfig):
+    """Settings of text classification. What is beyond max_tokens of a text is not read, and counted."""
+
+    multi_label: bool = False
+    """Any number of labels an example: a list, or names parted by commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerConfig(TaskConfig):
+    """Settings of named-entity recognition. Longer texts are read in windows that overlap."""

@@ -1,0 +1,166 @@
+"""Named-entity recognition: one tag for every word of every text, whatever its length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlp_transfer.checkpoints import HeadKind, Model
+from nlp_transfer.data.batching import EncodedSplit, Indices, Row
+from nlp_transfer.data.examples import Splits, TaggedExample
+from nlp_transfer.data.words import Window, WordTokenizer
+from nlp_transfer.errors import DataError
+from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
+from nlp_transfer.metrics import Score, score_entities
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
+from nlp_transfer.tasks.config import NerConfig
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """What a model says of one text: a tag for every word, always a legal IOB2 sequence."""
+
+    tags: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    """Of each tag."""
+
+    def entities(self) -> list[tuple[Span, float]]:
+        """Each entity with the mean probability of its tags."""
+        spans = spans_of(self.tags)
+        return [(span, float(np.mean(self.probabilities[span.start : span.end]))) for span in spans]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ner(Task[TaggedExample, Tagging]):
+    """Token classification with the tag of a word at its first token."""
+
+    name: ClassVar[str] = "ner"
+    head: ClassVar[HeadKind] = "token"
+
+    @classmethod
+    def for_splits(cls, splits: Splits[TaggedExample], config: NerConfig) -> Ner:
+        """Entity types of the training part. Raises DataError when it has none, or another part has others."""
+        counts = Counter(tag for example in splits.train for tag in example.tags)
+        types = {split_tag(tag)[1] for tag in counts} - {""}
+        file = splits.train[0].source.file
+        if not types:
+            raise DataError(f"{file}: the training part holds no entity: every tag is O. Check tags_column.")
+        labels = LabelSet.for_tags(types)
+        for name, part in splits.parts():
+            if name != "train":
+                refuse_unknown(labels, ((tag, e.source) for e in part for tag in e.tags), file)
+        weights = balanced_weights(labels, counts) if config.class_weights == "balanced" else None
+        return cls(
+            labels=labels,
+            max_tokens=config.max_tokens,
+            class_weights=weights,
+            label_smoothing=config.label_smoothing,
+        )
+
+    @property
+    def selection_metric(self) -> str:
+        return "f1"
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The entity types, in the order of the labels."""
+        return tuple(dict.fromkeys(split_tag(name)[1] for name in self.labels.names[1:]))
+
+    def encode(self, examples: Sequence[TaggedExample], model: Model) -> EncodedSplit:
+        tokenizer = WordTokenizer(model.tokenizer, self.token_limit(model))
+        rows = [
+            Row(window.inputs, self._label_ids(window, example.tags), number, window.own)
+            for number, example in enumerate(examples)
+            for window in tokenizer.windows(example.words)
+        ]
+        num_cut = sum(tokenizer.num_cut(example.words) > 0 for example in examples)
+        return EncodedSplit(rows, padding_of(model), token_labels=True, num_cut=num_cut)
+
+    def _label_ids(self, window: Window, tags: Sequence[str]) -> list[int]:
+        """The tag at the first token of the window's own words; texts that are only predicted have no tags."""
+        ids = [IGNORE_INDEX] * len(window.inputs["input_ids"])
+        for word, position in window.own:
+            if tags:
+                ids[position] = self.labels.id(tags[word])
+        return ids
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Shapes: logits ``(rows, tokens, labels)``; labels ``(rows, tokens)``."""
+        return F.cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            weight=None if self.class_weights is None else logits.new_tensor(self.class_weights),
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+
+    def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
+        probabilities = torch.softmax(logits.float(), dim=-1).cpu().numpy()
+        width = probabilities.shape[1]
+        found = []
+        for i, row in zip(indices, probabilities, strict=True):
+            shift = width - len(split.rows[i].inputs["input_ids"]) if split.padding.side == "left" else 0
+            own = split.rows[i].words
+            positions = [position + shift for _, position in own]
+            found.append(Piece(split.rows[i].example, own[0][0] if own else 0, row[positions]))
+        return found
+
+    def predictions(self, probabilities: Sequence[Probabilities]) -> list[Tagging]:
+        return [self._prediction(rows) for rows in probabilities]
+
+    def _prediction(self, rows: Probabilities) -> Tagging:
+        ids = best_legal_tags(rows)
+        return Tagging(
+            tuple(self.labels.names[i] for i in ids), tuple(float(row[i]) for row, i in zip(rows, ids, strict=True))
+        )
+
+    def score(self, predictions: Sequence[Tagging], examples: Sequence[TaggedExample]) -> Score:
+        return score_entities([p.tags for p in predictions], [e.tags for e in examples], self.types)
+
+    def record(self, example: TaggedExample, prediction: Tagging) -> dict[str, Any]:
+        found, wanted = spans_of(prediction.tags), spans_of(example.tags)
+        return {
+            "source": str(example.source),
+            "words": list(example.words),
+            "predicted": list(prediction.tags),
+            "gold": list(example.tags),
+            "entities": [
+                {"text": " ".join(example.words[span.start : span.end]), "label": span.label, "score": round(score, 4)}
+                for span, score in prediction.entities()
+            ],
+            "correct": found == wanted,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, "labels": list(self.labels.names), "scheme": "IOB2"}
+
+
+def best_legal_tags(probabilities: Probabilities) -> list[int]:
+    """The most probable tag sequence in which ``I-X`` only follows ``B-X`` or ``I-X`` (Viterbi, 1967).
+
+    Shape: ``(words, tags)``, tags in the order of ``LabelSet.for_tags``: O, then B and I of each type.
+    """
+    if not len(probabilities):
+        return []
+    scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float64)
+    begin, inside = slice(1, None, 2), slice(2, None, 2)
+    best = scores[0].copy()
+    best[inside] = -np.inf
+    came_from = np.zeros(scores.shape, dtype=np.int64)
+    for word in range(1, len(scores)):
+        came_from[word] = best.argmax()
+        stays = best[inside] >= best[begin]
+        came_from[word, inside] = np.arange(2, len(best), 2) - ~stays
+        best = best[came_from[word]] + scores[word]
+    path = [int(best.argmax())]
+    for word in range(len(scores) - 1, 0, -1):
+        path.append(int(came_from[word, path[-1]]))
+    return path[::-1]

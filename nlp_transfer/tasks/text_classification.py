@@ -1,0 +1,164 @@
+"""Text classification: one label a text, any number (multi-label), or labels of pairs of texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlp_transfer.checkpoints import HeadKind, Model
+from nlp_transfer.data.batching import EncodedSplit, Indices, Row
+from nlp_transfer.data.examples import Splits, TextExample
+from nlp_transfer.errors import DataError
+from nlp_transfer.labels import IGNORE_INDEX, LabelSet
+from nlp_transfer.metrics import Score, score_classes, score_label_sets
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
+from nlp_transfer.tasks.config import TextClassificationConfig
+
+THRESHOLD = 0.5
+"""Multi-label: labels from this probability on are predicted."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a model says of one text."""
+
+    labels: tuple[str, ...]
+    """The predicted labels: exactly one, or in multi-label tasks any number, most probable first."""
+    probabilities: dict[str, float]
+    """Of every label."""
+
+    @property
+    def label(self) -> str | None:
+        """The most probable predicted label; None when a multi-label model predicts none."""
+        return self.labels[0] if self.labels else None
+
+    @property
+    def probability(self) -> float:
+        """Of ``label``; where there is none, of the most probable label."""
+        return self.probabilities[self.label] if self.label else max(self.probabilities.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassification(Task[TextExample, Classification]):
+    """One label a text (softmax), or any number (``multi_label``, a sigmoid each)."""
+
+    multi_label: bool = False
+
+    name: ClassVar[str] = "text_classification"
+    head: ClassVar[HeadKind] = "sequence"
+
+    @classmethod
+    def for_splits(cls, splits: Splits[TextExample], config: TextClassificationConfig) -> TextClassification:
+        """The labels of the training part. Raises DataError when there is nothing to tell apart."""
+        counts = Counter(label for example in splits.train for label in example.labels)
+        labels = LabelSet.collect(counts)
+        file = splits.train[0].source.file
+        if len(labels) < (1 if config.multi_label else 2):
+            raise DataError(
+                f"{file}: the training part has {len(labels)} label ({', '.join(labels.names) or 'none'}); "
+                "classification needs at least two. Check label_column."
+            )
+        for name, part in splits.parts():
+            if name != "train":
+                refuse_unknown(labels, ((label, e.source) for e in part for label in e.labels), file)
+        weights = class_weights(labels, counts, len(splits.train), config)
+        return cls(
+            labels=labels,
+            max_tokens=config.max_tokens,
+            class_weights=weights,
+            label_smoothing=config.label_smoothing,
+            multi_label=config.multi_label,
+        )
+
+    @property
+    def selection_metric(self) -> str:
+        return "micro_f1" if self.multi_label else "accuracy"
+
+    def encode(self, examples: Sequence[TextExample], model: Model) -> EncodedSplit:
+        limit = self.token_limit(model)
+        texts = [example.text for example in examples]
+        pairs = [example.text_pair for example in examples] if examples[0].text_pair is not None else None
+        encoding = model.tokenizer(texts, pairs, verbose=False)
+        padding = padding_of(model)
+        num_cut, rows = 0, []
+        for i, example in enumerate(examples):
+            inputs = {name: encoding[name][i] for name in padding.values}
+            if len(inputs["input_ids"]) > limit:
+                num_cut += 1
+                cut = model.tokenizer(example.text, example.text_pair, truncation=True, max_length=limit)
+                inputs = {name: cut[name] for name in padding.values}
+            rows.append(Row(inputs, self._label_ids(example), i))
+        return EncodedSplit(rows, padding, token_labels=False, num_cut=num_cut)
+
+    def _label_ids(self, example: TextExample) -> int | list[float]:
+        """Unlabelled texts, which are only predicted, hold no target."""
+        if self.multi_label:
+            return [float(name in example.labels) for name in self.labels.names]
+        return self.labels.id(example.labels[0]) if example.labels else IGNORE_INDEX
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Shapes: logits ``(rows, labels)``; labels ``(rows,)``, or ``(rows, labels)`` with multi_label."""
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        if not self.multi_label:
+            return F.cross_entropy(
+                logits,
+                labels,
+                weight=weights,
+                ignore_index=IGNORE_INDEX,
+                label_smoothing=self.label_smoothing,
+                reduction="sum",
+            )
+        counts = labels != IGNORE_INDEX
+        smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
+        return (losses * counts).sum()
+
+    def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
+        probabilities = torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=-1)
+        return [
+            Piece(split.rows[i].example, 0, row[np.newaxis])
+            for i, row in zip(indices, probabilities.float().cpu().numpy(), strict=True)
+        ]
+
+    def predictions(self, probabilities: Sequence[Probabilities]) -> list[Classification]:
+        return [self._prediction(row[0]) for row in probabilities]
+
+    def _prediction(self, row: Probabilities) -> Classification:
+        order = np.argsort(-row, kind="stable")
+        chosen = [i for i in order if row[i] >= THRESHOLD] if self.multi_label else order[:1]
+        values = dict(zip(self.labels.names, map(float, row), strict=True))
+        return Classification(tuple(self.labels.names[i] for i in chosen), values)
+
+    def score(self, predictions: Sequence[Classification], examples: Sequence[TextExample]) -> Score:
+        if self.multi_label:
+            found, wanted = [set(p.labels) for p in predictions], [set(e.labels) for e in examples]
+            return score_label_sets(found, wanted, self.labels.names)
+        return score_classes([p.labels[0] for p in predictions], [e.labels[0] for e in examples], self.labels.names)
+
+    def record(self, example: TextExample, prediction: Classification) -> dict[str, Any]:
+        pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
+        gold: Any = list(example.labels) if self.multi_label else example.labels[0]
+        predicted: Any = list(prediction.labels) if self.multi_label else prediction.label
+        found = {"predicted": predicted, "gold": gold, "probability": round(prediction.probability, 4)}
+        return {"source": str(example.source), "text": example.text, **pair, **found, "correct": predicted == gold}
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, "labels": list(self.labels.names), "multi_label": self.multi_label}
+
+
+def class_weights(
+    labels: LabelSet, counts: Counter[str], num_examples: int, config: TextClassificationConfig
+) -> tuple[float, ...] | None:
+    """Multi-label: what a positive target weighs, negatives ÷ positives. Single-label: see ``balanced_weights``."""
+    if config.class_weights == "none":
+        return None
+    if config.multi_label:
+        return tuple(max(1, num_examples - counts[name]) / max(1, counts[name]) for name in labels.names)
+    return balanced_weights(labels, counts)

@@ -1,0 +1,68 @@
+"""Settings of a training run. No tensors here: recipes read them for their help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nlp_transfer.errors import ConfigError
+
+MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
+ScheduleKind = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is fine-tuned. What is None follows from the size of the data and the kind of adapter."""
+
+    num_epochs: int | None = None
+    """Passes over the training part."""
+    learning_rate: float | None = None
+    """Peak learning rate, reached at the end of the warm-up."""
+    batch_size: int | None = None
+    """Examples in a micro-batch on each process. None: as many as fit batch_tokens."""
+    batch_tokens: int | None = None
+    """Tokens in a micro-batch on each process, padding included. Not used when batch_size is given."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches on each process before the weights are changed once."""
+    schedule: ScheduleKind = "linear"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup_fraction: float = 0.06
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
+    weight_decay: float = 0.01
+    """Pull of matrices towards 0; biases and norms have none."""
+    layer_decay: float = 1.0
+    """Learning rate of each encoder layer relative to the one above it."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this norm."""
+    mixed_precision: MixedPrecision = "auto"
+    """Type that matrix products are computed in. auto: what this hardware runs well. Weights are trained in fp32."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, more time."""
+    early_stopping_patience: int | None = None
+    """Stop after this many epochs without a better validation score."""
+    selection_metric: str | None = None
+    """Validation metric that picks the best epoch. None: accuracy, micro_f1 (multi-label) or f1 (NER)."""
+    seed: int = 0
+    """Order of the examples, new weights, dropout and held-out parts all follow from it."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "batch_tokens", "gradient_accumulation_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"TrainingConfig.{name} must be at least 1, got {value}.")
+        for name in ("warmup_fraction", "layer_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"TrainingConfig.{name} must be from 0 to 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"TrainingConfig.{name} must be above 0, got {value}.")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"TrainingConfig.weight_decay must be at least 0, got {self.weight_decay}.")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ConfigError(
+                f"TrainingConfig.early_stopping_patience must be at least 1, got {self.early_stopping_patience}."
+            )
+        if self.seed < 0:
+            raise ConfigError(f"TrainingConfig.seed must be at least 0, got {self.seed}.")

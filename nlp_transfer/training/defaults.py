@@ -1,0 +1,65 @@
+"""What a training run uses where its config leaves the choice open.
+
+The rules were fitted on the sets named in recipes/README.md, with a 384-wide encoder.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nlp_transfer.data.batching import BatchPlan, EncodedSplit
+from nlp_transfer.training.config import TrainingConfig
+
+FITTED_WIDTH = 384
+PEAK_LEARNING_RATE = {"lora": 2e-3, "head": 5e-3, "none": 1e-4}
+WANTED_STEPS = {"lora": 1500, "head": 3000, "none": 1000}
+MIN_EPOCHS, MAX_EPOCHS = 3, 20
+MIN_ROWS, MAX_ROWS = 8, 32
+STEPS_AN_EPOCH = 100
+"""A small set gets smaller steps, so that an epoch still has about this many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The numbers that a run goes by."""
+
+    num_epochs: int
+    learning_rate: float
+    batches: BatchPlan
+    num_steps: int
+    """Of all epochs together."""
+
+
+def plan_training(
+    config: TrainingConfig, split: EncodedSplit, *, adapter: str, width: int, num_processes: int
+) -> TrainingPlan:
+    """Fill what ``config`` leaves open; ``width`` is the encoder's hidden size."""
+    rows = len(split.rows)
+    rows_per_step = power_of_two_near(rows / STEPS_AN_EPOCH, MIN_ROWS, MAX_ROWS)
+    micro_batches = config.gradient_accumulation_steps * num_processes
+    # the step stays the same size however many micro-batches it is spread over
+    batch_tokens = config.batch_tokens or math.ceil(rows_per_step * split.lengths.mean() / micro_batches)
+    batches = BatchPlan(
+        lengths=split.lengths,
+        num_targets=split.num_targets,
+        batch_size=config.batch_size,
+        batch_tokens=max(batch_tokens, int(split.lengths.max())),
+        micro_batches_per_step=micro_batches,
+        seed=config.seed,
+    )
+    steps_an_epoch = len(batches.steps(0))
+    wanted = math.ceil(WANTED_STEPS[adapter] / steps_an_epoch)
+    num_epochs = config.num_epochs or int(np.clip(wanted, MIN_EPOCHS, MAX_EPOCHS))
+    return TrainingPlan(
+        num_epochs=num_epochs,
+        learning_rate=config.learning_rate or PEAK_LEARNING_RATE[adapter] * FITTED_WIDTH / width,
+        batches=batches,
+        num_steps=sum(len(batches.steps(epoch)) for epoch in range(num_epochs)),
+    )
+
+
+def power_of_two_near(value: float, lowest: int, highest: int) -> int:
+    return int(np.clip(2 ** round(math.log2(max(value, 1))), lowest, highest))

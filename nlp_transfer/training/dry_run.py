@@ -1,0 +1,70 @@
+"""Everything up to and including one step, to see what a run would do and cost."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+
+from nlp_transfer.adapters.lora import count_parameters
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.batching import Step
+from nlp_transfer.metrics import Metrics
+from nlp_transfer.reporting.progress import say
+from nlp_transfer.tasks.base import E, P, Task
+from nlp_transfer.training.config import TrainingConfig
+from nlp_transfer.training.fit import Run, describe, prepare
+from nlp_transfer.training.loop import take_step
+
+GIBIBYTE = 2**30
+
+
+def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: TrainingConfig) -> Metrics:
+    """Take the widest step of the first epoch twice, say what the run would be, and write nothing.
+
+    The first time warms up; the second is timed, and stands for all steps in proportion to their tokens.
+    """
+    run = prepare(model, task, train, config)
+    describe(run, model)
+    steps = run.plan.batches.steps(0)
+    widest = max(steps, key=lambda step: computed_tokens(run, step))
+    seconds = [timed_step(run, task, widest, config.max_grad_norm) for _ in range(2)][-1]
+    share = computed_tokens(run, widest) / sum(computed_tokens(run, step) for step in steps)
+    expected = seconds / share * run.plan.num_epochs
+    memory = peak_memory()
+    say(
+        f"One step of {sum(map(len, widest.micro_batches))} examples took {seconds:.2f} s; training would take about "
+        f"{expected / 60:.1f} minutes (validation not included) and {memory:.1f} GiB of memory. Nothing was written."
+    )
+    return {
+        "trainable_parameters": float(count_parameters(model.network)[0]),
+        "steps": float(run.plan.num_steps),
+        "padding_share": run.plan.batches.padding_share(0),
+        "seconds": expected,
+        "memory_gib": memory,
+    }
+
+
+def computed_tokens(run: Run, step: Step) -> int:
+    lengths = run.split.lengths
+    return sum(len(rows) * int(lengths[list(rows)].max()) for rows in step.micro_batches)
+
+
+def timed_step(run: Run, task: Task[E, P], step: Step, max_grad_norm: float) -> float:
+    start = time.perf_counter()
+    loss, _ = take_step(
+        run.accelerator, run.state, run.split, step, task.loss_sum, max_grad_norm, (run.plan.batches.seed, 0)
+    )
+    loss.item()  # a GPU has only finished when its result is here
+    return time.perf_counter() - start
+
+
+def peak_memory() -> float:
+    """In GiB: of the GPU's memory where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIBIBYTE
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return kilobytes * 1024 / GIBIBYTE

@@ -1,0 +1,79 @@
+"""Predict and score a whole split, each example once, in any number of processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.batching import EncodedSplit, inference_batches
+from nlp_transfer.metrics import Metrics, Score
+from nlp_transfer.reporting.progress import progress_bar
+from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
+
+INFERENCE_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation(Generic[E, P]):
+    """What a model says of a part of the data, and how right it is."""
+
+    part: str
+    """The part's name: test, validation, or a file."""
+    examples: Sequence[E]
+    predictions: Sequence[P]
+    score: Score
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.score.metrics
+
+
+def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -> Evaluation[E, P]:
+    """Predict in fp32 and score. In several processes each takes a share, and all return the whole."""
+    split = task.encode(examples, model)
+    probabilities = predict_split(model.network, task, split, len(examples), f"evaluating {part}")
+    predictions = task.predictions(probabilities)
+    return Evaluation(part, examples, predictions, task.score(predictions, examples))
+
+
+@torch.inference_mode()
+def predict_split(
+    network: nn.Module, task: Task[Any, Any], split: EncodedSplit, num_examples: int, title: str
+) -> list[Probabilities]:
+    """The probabilities of every example, in order; each of shape ``(positions, labels)``.
+
+    Rows are computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in
+    some of its paths.)
+    """
+    processes = PartialState()
+    network.eval().to(processes.device)
+    batches = inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[
+        processes.process_index :: processes.num_processes
+    ]
+    found: list[Piece] = []
+    with progress_bar(title, sum(map(len, batches))) as bar:
+        for indices in batches:
+            logits = network(**split.batch(indices).to(processes.device).inputs).logits
+            found += task.pieces(logits, split, indices)
+            bar.advance(len(indices))
+    return joined(gather_object(found) if processes.num_processes > 1 else found, num_examples)
+
+
+def joined(pieces: Sequence[Piece], num_examples: int) -> list[Probabilities]:
+    """The pieces of every example, one after the other."""
+    by_example: dict[int, list[Piece]] = defaultdict(list)
+    for piece in pieces:
+        by_example[piece.example].append(piece)
+    return [
+        np.concatenate([piece.probabilities for piece in sorted(by_example[i], key=lambda piece: piece.start)])
+        for i in range(num_examples)
+    ]

@@ -1,0 +1,204 @@
+"""Fine-tune: the training loop, plus the log, validation after each epoch, and keeping the best one."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nlp_transfer.adapters.lora import count_parameters, encoder_layers, trainable_state
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.batching import EncodedSplit
+from nlp_transfer.errors import ConfigError, TrainingError
+from nlp_transfer.metrics import Metrics
+from nlp_transfer.reporting.progress import Bar, progress_bar, say
+from nlp_transfer.tasks.base import E, P, Task
+from nlp_transfer.training.config import TrainingConfig
+from nlp_transfer.training.defaults import TrainingPlan, plan_training
+from nlp_transfer.training.evaluate import predict_split
+from nlp_transfer.training.loop import Progress, StepResult, TrainState, train_steps
+from nlp_transfer.training.optim import make_optimizer, make_schedule
+from nlp_transfer.training.precision import make_accelerator
+
+LOG_FILE = "log.jsonl"
+BEST_FILE = Path("checkpoints", "best.safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run works with."""
+
+    accelerator: Accelerator
+    state: TrainState
+    split: EncodedSplit
+    plan: TrainingPlan
+
+
+def fit(
+    model: Model,
+    task: Task[E, P],
+    *,
+    train: Sequence[E],
+    validation: Sequence[E],
+    config: TrainingConfig,
+    run_dir: Path,
+) -> Model:
+    """Fine-tune and return the model as it was after its best epoch on the validation part.
+
+    Writes a line a step and a line an epoch to ``log.jsonl`` in ``run_dir``. Raises TrainingError when the loss is no
+    longer finite. The random number generator of torch is set anew for every micro-batch.
+    """
+    run = prepare(model, task, train, config)
+    describe(run, model)
+    metric = config.selection_metric or task.selection_metric
+    held_out = task.encode(validation, model)
+    best, best_epoch = -math.inf, 0
+    log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
+    inner = run.accelerator.unwrap_model(run.state.network)
+    with progress_bar("training", len(train) * run.plan.num_epochs) as bar:
+        for result in steps_of(run, task, config):
+            log.step(result, bar)
+            if not result.ends_epoch:
+                continue
+            scores = validate(inner, task, held_out, validation)
+            log.epoch(result, scores)
+            if chosen(scores, metric) > best:
+                best, best_epoch = scores[metric], result.epoch
+                save_best(run.accelerator, inner, run_dir / BEST_FILE)
+            if config.early_stopping_patience and result.epoch - best_epoch >= config.early_stopping_patience:
+                say(f"No better {metric} for {config.early_stopping_patience} epochs: stopped.")
+                break
+    log.flush()
+    return restore_best(run, model, run_dir / BEST_FILE)
+
+
+def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: TrainingConfig) -> Run:
+    """Encode the training part, plan the run, and hand network and optimizer to accelerate."""
+    accelerator = make_accelerator(config.mixed_precision, some_weights_unused=model.adapter == "none")
+    split = task.encode(train, model)
+    if split.num_cut:
+        say(
+            f"{split.num_cut} of {len(train)} training examples are longer than {task.token_limit(model)} tokens; "
+            "what is beyond is not read."
+        )
+    network = model.network
+    plan = plan_training(
+        config,
+        split,
+        adapter=model.adapter,
+        width=network.config.hidden_size,
+        num_processes=accelerator.num_processes,
+    )
+    if config.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.enable_input_require_grads()
+    network.to(accelerator.device)
+    optimizer = make_optimizer(network, config, plan.learning_rate, encoder_layers(network))
+    prepared, optimizer = accelerator.prepare(network, optimizer)
+    scheduler = make_schedule(optimizer.optimizer, plan.num_steps, config.warmup_fraction, config.schedule)
+    return Run(accelerator, TrainState(prepared, optimizer, scheduler, Progress()), split, plan)
+
+
+def steps_of(run: Run, task: Task[Any, Any], config: TrainingConfig) -> Iterable[StepResult]:
+    return train_steps(run.accelerator, run.state, run.split, task.loss_sum, run.plan, config.max_grad_norm)
+
+
+def describe(run: Run, model: Model) -> None:
+    trainable, total = count_parameters(model.network)
+    plan = run.plan
+    say(
+        f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {plan.num_epochs} epochs, "
+        f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
+        f"{run.accelerator.mixed_precision} precision, {plan.batches.padding_share(0):.1%} padding."
+    )
+
+
+def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples: Sequence[E]) -> Metrics:
+    """Scores in the precision of the training."""
+    predictions = task.predictions(predict_split(network, task, split, len(examples), "validating"))
+    return task.score(predictions, examples).metrics
+
+
+def chosen(scores: Metrics, metric: str) -> float:
+    if metric not in scores:
+        raise ConfigError(f"TrainingConfig.selection_metric must be one of {', '.join(scores)}, got '{metric}'.")
+    return scores[metric]
+
+
+class Log:
+    """A line a step and a line an epoch; only the main process writes."""
+
+    def __init__(self, path: Path, writes: bool) -> None:
+        self._path, self._writes = path, writes
+        self._start = time.monotonic()
+        self._waiting: list[StepResult] = []
+        if writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+
+    def step(self, result: StepResult, bar: Bar) -> None:
+        """Raises TrainingError when the loss is not finite."""
+        loss = result.loss.item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} at step {result.step} (learning rate {result.learning_rate:.1e}). "
+                "Try a lower learning_rate, or bf16 in place of fp16."
+            )
+        bar.advance(result.num_rows, f"loss {loss:.3f}")
+        self._waiting.append(result)
+
+    def epoch(self, result: StepResult, scores: Metrics) -> None:
+        self.flush()
+        rounded = {name: round(value, 4) for name, value in scores.items()}
+        self._write([{"epoch": result.epoch, "step": result.step, "validation": rounded}])
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        say(f"epoch {result.epoch}: loss {result.loss.item():.3f}, validation {shown}")
+
+    def flush(self) -> None:
+        self._write([self._line(result) for result in self._waiting])
+        self._waiting.clear()
+
+    def _line(self, result: StepResult) -> dict[str, Any]:
+        return {
+            "step": result.step,
+            "epoch": result.epoch,
+            "loss": round(result.loss.item(), 6),
+            "grad_norm": round(float(result.grad_norm), 6),
+            "learning_rate": result.learning_rate,
+            "rows": result.num_rows,
+            "targets": result.num_targets,
+        }
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        seconds = round(time.monotonic() - self._start, 2)
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({**line, "seconds": seconds}) + "\n" for line in lines)
+
+
+def save_best(accelerator: Accelerator, network: nn.Module, path: Path) -> None:
+    """Write the trained weights beside the old file and put them in its place."""
+    if accelerator.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in trainable_state(network).items()}, staged)
+        staged.replace(path)
+    accelerator.wait_for_everyone()
+
+
+def restore_best(run: Run, model: Model, path: Path) -> Model:
+    network = run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False)
+    weights = load_file(path, device=str(run.accelerator.device))
+    with torch.no_grad():
+        for name, parameter in trainable_state(network).items():
+            parameter.copy_(weights[name])
+    return replace(model, network=network.eval())

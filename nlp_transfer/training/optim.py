@@ -1,0 +1,55 @@
+"""The optimizer and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nlp_transfer.training.config import ScheduleKind, TrainingConfig
+
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig, learning_rate: float, num_layers: int) -> AdamW:
+    """AdamW over the trainable weights (Loshchilov & Hutter, 2019); vectors are not decayed.
+
+    With ``layer_decay`` d, layer k of n learns at d^(n-k) times the rate of the head (Howard & Ruder, 2018).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            depth = layers_below_head(name, num_layers) if config.layer_decay < 1 else 0
+            groups[decay, learning_rate * config.layer_decay**depth].append(parameter)
+    return AdamW(
+        [{"params": parameters, "weight_decay": decay, "lr": lr} for (decay, lr), parameters in groups.items()],
+        lr=learning_rate,
+    )
+
+
+def layers_below_head(name: str, num_layers: int) -> int:
+    """0 for the head, 1 for the top layer, one more for each below, and the embeddings last."""
+    if number := LAYER_NUMBER.search(name):
+        return num_layers - int(number.group(1))
+    return num_layers + 1 if "embed" in name else 0
+
+
+def make_schedule(optimizer: Optimizer, num_steps: int, warmup_fraction: float, kind: ScheduleKind) -> LambdaLR:
+    """Rise linearly to the peak over the warm-up, then fall to 0 at ``num_steps``, in a line or a half cosine.
+
+    It is not given to accelerate, which would step it once for every process.
+    """
+    num_warmup = math.ceil(num_steps * warmup_fraction)
+
+    def factor(step: int) -> float:
+        if step < num_warmup:
+            return (step + 1) / (num_warmup + 1)
+        done = (step - num_warmup) / max(1, num_steps - num_warmup)
+        return max(0.0, 1 - done if kind == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+    return LambdaLR(optimizer, factor)

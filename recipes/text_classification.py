@@ -1,0 +1,53 @@
+"""Text classification with any checkpoint and any labelled file: single-label, multi-label, or pairs of texts.
+
+nlp-transfer run text_classification --train reviews.csv
+python recipes/text_classification.py --train reviews.csv --validation dev.csv --test test.csv
+accelerate launch recipes/text_classification.py --train reviews.csv --checkpoint FacebookAI/roberta-base
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nlp_transfer as nt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(nt.TextData):
+    """Everything this recipe lets you change. Only --train must be given."""
+
+    checkpoint: str = nt.default_checkpoint()
+    """Hub id (with @revision if wanted), folder, or package:module/folder."""
+    adapter: nt.AdapterKind = "lora"
+    """lora: low-rank adapters and the head; none: all weights; head: the head alone."""
+    run_dir: Path = Path("runs/text_classification")
+    """Folder for the log, the report and the finished model."""
+    overwrite: bool = False
+    """Replace a finished run in run_dir."""
+    dry_run: bool = False
+    """Do everything for one step, say what the run would cost, and write nothing."""
+    task: nt.TextClassificationConfig = nt.TextClassificationConfig()
+    lora: nt.LoraConfig = nt.LoraConfig()
+    training: nt.TrainingConfig = nt.TrainingConfig()
+
+
+def run(config: Config) -> nt.Metrics:
+    """Fine-tune, keep the best epoch, save it, and return its scores."""
+    seed = config.training.seed
+    splits = nt.read_text_classification(config, multi_label=config.task.multi_label, seed=seed)
+    task = nt.TextClassification.for_splits(splits, config.task)
+    model = nt.load_sequence_classifier(config.checkpoint, task.labels, seed=seed)
+    model = nt.add_adapter(model, config.adapter, config.lora, seed=seed)
+    if config.dry_run:
+        return nt.dry_run(model, task, train=splits.train, config=config.training)
+
+    nt.start_run(config.run_dir, config, splits, overwrite=config.overwrite)
+    model = nt.fit(
+        model, task, train=splits.train, validation=splits.validation, config=config.training, run_dir=config.run_dir
+    )
+    evaluation = nt.evaluate(model, task, *splits.scored)
+    nt.save_model(model, task, evaluation, config.run_dir / "model")
+    return nt.finish_run(config.run_dir, model, evaluation, task)
+
+
+if __name__ == "__main__":
+    nt.launch(run, Config)
