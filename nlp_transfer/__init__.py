@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         read_ner as read_ner,
         read_text_classification as read_text_classification,
     )
-    from nlp_transfer.default_checkpoint import default_checkpoint as default_checkpoint
     from nlp_transfer.errors import (
         ArtifactError as ArtifactError,
         CheckpointError as CheckpointError,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         TrainingError as TrainingError,
     )
     from nlp_transfer.inference.predictor import Entity as Entity, Predictor as Predictor, load as load
+    from nlp_transfer.known_checkpoints import default_checkpoint as default_checkpoint
     from nlp_transfer.labels import LabelSet as LabelSet, Span as Span
     from nlp_transfer.metrics import Metrics as Metrics, Score as Score
     from nlp_transfer.run_folder import finish_run as finish_run, start_run as start_run
@@ -59,7 +59,7 @@ PUBLIC = {
     "data.config": ("NerData", "TextData"),
     "data.examples": ("Splits", "TaggedExample", "TextExample"),
     "data.reading": ("read_ner", "read_text_classification"),
-    "default_checkpoint": ("default_checkpoint",),
+    "known_checkpoints": ("default_checkpoint",),
     "errors": (
         "ArtifactError",
         "CheckpointError",

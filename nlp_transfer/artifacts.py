@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import peft
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,14 +27,15 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.default_checkpoint import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.errors import ArtifactError
+from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import TextClassification
 from nlp_transfer.training.evaluate import Evaluation
+from nlp_transfer.training.processes import processes
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -76,8 +76,8 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
 
     The main process writes, the others wait. Raises ArtifactError when what was loaded answers differently.
     """
-    processes = PartialState()
-    if processes.is_main_process:
+    group = processes()
+    if group.is_main_process:
         staged = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
@@ -87,7 +87,7 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
             put_in_place(staged, folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    processes.wait_for_everyone()
+    group.wait_for_everyone()
     return folder
 
 
@@ -154,7 +154,7 @@ def verify(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logits(model: Model, task: Task[Any, Any], examples: Sequence[Any]) -> list[Tensor]:
     """Of each row by itself, so that padding has no part in it."""
     split: EncodedSplit = task.encode(examples, model)

@@ -34,8 +34,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from nlp_transfer.default_checkpoint import PACKAGE_PREFIX
 from nlp_transfer.errors import CheckpointError
+from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
 from nlp_transfer.labels import LabelSet
 
 HeadKind = Literal["sequence", "token"]

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from nlp_transfer.adapters.lora import count_parameters
 from nlp_transfer.artifacts import MANIFEST_FILE
@@ -36,6 +35,7 @@ from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.evaluate import Evaluation
 from nlp_transfer.training.fit import LOG_FILE
+from nlp_transfer.training.processes import processes
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
@@ -57,19 +57,19 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     for note in splits.notes:
         say(note)
     say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in splits.parts()) + ".")
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLITS_FILE, "model"):
             remove(run_dir / name)
         write_json(run_dir / CONFIG_FILE, {"command": command(), "settings": plain(config)})
         if splits.held_out:
             write_json(run_dir / SPLITS_FILE, splits.held_out)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
 
 
 def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
     """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         log = read_log(run_dir)
         metric = next(iter(evaluation.metrics))
         pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
@@ -81,7 +81,7 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         (run_dir / REPORT_FILE).write_text(report, "utf-8")
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
         closing_lines(run_dir, evaluation)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return evaluation.metrics
 
 

@@ -101,7 +101,9 @@ def command(*args: object) -> str:
     """Show an nlp-transfer command, run it in a process of its own, and give what it prints."""
     words = [str(arg) for arg in args]
     print(f"$ nlp-transfer {shlex.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "nlp_transfer", *words], check=False, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "nlp_transfer", *words], check=False, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout.strip()

@@ -121,8 +121,9 @@ class Step:
 class BatchPlan:
     """How the rows of a split are put into steps.
 
-    A micro-batch holds ``batch_size`` rows, or as many as fit ``batch_tokens`` with their padding. A step holds what
-    ``micro_batches_per_step`` of them hold: the accumulation steps times the processes.
+    A step holds ``batch_size`` rows times ``micro_batches_per_step`` (accumulation steps times processes), whatever
+    their length, so that every example counts alike; or, with ``batch_size`` None, as many rows as fit ``batch_tokens``
+    times that number. A micro-batch never holds more than ``batch_tokens``, padding included, or else one row.
     """
 
     lengths: IntArray
@@ -172,9 +173,8 @@ class BatchPlan:
         return rows * width <= self.batch_tokens * self.micro_batches_per_step
 
     def _micro_batch(self, rows: int, width: int) -> bool:
-        if self.batch_size is not None:
-            return rows <= self.batch_size
-        return rows * width <= self.batch_tokens
+        fits_rows = self.batch_size is None or rows <= self.batch_size
+        return fits_rows and rows * width <= self.batch_tokens
 
     def _cut(self, order: Sequence[int] | IntArray, fits: Callable[[int, int], bool]) -> list[Indices]:
         return list(cut(order, self.lengths, fits))

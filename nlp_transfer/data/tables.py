@@ -79,6 +79,8 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table
     if not rows:
         raise DataError(f"{path} is empty. It needs a text and a label in every row.")
     columns, body = name_columns(rows, header_names)
+    if not body:
+        raise DataError(f"{path} is empty below its header ({', '.join(columns)}).")
     for line, row in body:
         if len(row) != len(columns):
             raise DataError(

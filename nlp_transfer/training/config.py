@@ -20,11 +20,14 @@ class TrainingConfig:
     learning_rate: float | None = None
     """Peak learning rate, reached at the end of the warm-up."""
     batch_size: int | None = None
-    """Examples in a micro-batch on each process. None: as many as fit batch_tokens."""
+    """Examples in a micro-batch on each process. With batch_tokens alone: as many as fit that."""
     batch_tokens: int | None = None
-    """Tokens in a micro-batch on each process, padding included. Not used when batch_size is given."""
+    """Most tokens in a micro-batch, padding included; a batch_size that holds more is split, at the same result."""
     gradient_accumulation_steps: int = 1
     """Micro-batches on each process before the weights are changed once."""
+    dropout: float | None = None
+    """Share of the activations of encoder and head that is dropped. None: 0 with an adapter, since few weights learn
+    faster without it; what the checkpoint has, if all weights are trained. Adapters have their own, lora.dropout."""
     schedule: ScheduleKind = "linear"
     """How the learning rate falls to 0 after the warm-up."""
     warmup_fraction: float = 0.06
@@ -58,6 +61,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"TrainingConfig.{name} must be above 0, got {value}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"TrainingConfig.dropout must be from 0 to below 1, got {self.dropout}.")
         if not self.weight_decay >= 0:
             raise ConfigError(f"TrainingConfig.weight_decay must be at least 0, got {self.weight_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:

@@ -18,6 +18,8 @@ PEAK_LEARNING_RATE = {"lora": 2e-3, "head": 5e-3, "none": 1e-4}
 WANTED_STEPS = {"lora": 1500, "head": 3000, "none": 1000}
 MIN_EPOCHS, MAX_EPOCHS = 3, 20
 MIN_ROWS, MAX_ROWS = 8, 32
+MICRO_BATCH_TOKENS = 8192
+"""What a micro-batch holds at the most, so that long texts do not need more memory than short ones."""
 STEPS_AN_EPOCH = 100
 """A small set gets smaller steps, so that an epoch still has about this many."""
 
@@ -41,12 +43,12 @@ def plan_training(
     rows_per_step = power_of_two_near(rows / STEPS_AN_EPOCH, MIN_ROWS, MAX_ROWS)
     micro_batches = config.gradient_accumulation_steps * num_processes
     # the step stays the same size however many micro-batches it is spread over
-    batch_tokens = config.batch_tokens or math.ceil(rows_per_step * split.lengths.mean() / micro_batches)
+    batch_size = config.batch_size or (None if config.batch_tokens else math.ceil(rows_per_step / micro_batches))
     batches = BatchPlan(
         lengths=split.lengths,
         num_targets=split.num_targets,
-        batch_size=config.batch_size,
-        batch_tokens=max(batch_tokens, int(split.lengths.max())),
+        batch_size=batch_size,
+        batch_tokens=config.batch_tokens or MICRO_BATCH_TOKENS,
         micro_batches_per_step=micro_batches,
         seed=config.seed,
     )

@@ -9,7 +9,6 @@ from typing import Any, Generic
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
 
@@ -18,6 +17,7 @@ from nlp_transfer.data.batching import EncodedSplit, inference_batches
 from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import progress_bar
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
+from nlp_transfer.training.processes import processes
 
 INFERENCE_BATCH_TOKENS = 4096
 
@@ -45,7 +45,7 @@ def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -
     return Evaluation(part, examples, predictions, task.score(predictions, examples))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: it marks buffers, which DDP then cannot share
 def predict_split(
     network: nn.Module, task: Task[Any, Any], split: EncodedSplit, num_examples: int, title: str
 ) -> list[Probabilities]:
@@ -54,18 +54,16 @@ def predict_split(
     Rows are computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in
     some of its paths.)
     """
-    processes = PartialState()
-    network.eval().to(processes.device)
-    batches = inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[
-        processes.process_index :: processes.num_processes
-    ]
+    group = processes()
+    network.eval().to(group.device)
+    batches = inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[group.process_index :: group.num_processes]
     found: list[Piece] = []
     with progress_bar(title, sum(map(len, batches))) as bar:
         for indices in batches:
-            logits = network(**split.batch(indices).to(processes.device).inputs).logits
+            logits = network(**split.batch(indices).to(group.device).inputs).logits
             found += task.pieces(logits, split, indices)
             bar.advance(len(indices))
-    return joined(gather_object(found) if processes.num_processes > 1 else found, num_examples)
+    return joined(gather_object(found) if group.num_processes > 1 else found, num_examples)
 
 
 def joined(pieces: Sequence[Piece], num_examples: int) -> list[Probabilities]:

@@ -30,6 +30,7 @@ from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.precision import make_accelerator
 
 LOG_FILE = "log.jsonl"
+LORA_DROPOUT = "lora_dropout"
 BEST_FILE = Path("checkpoints", "best.safetensors")
 
 
@@ -91,6 +92,9 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
             "what is beyond is not read."
         )
     network = model.network
+    dropout = 0.0 if config.dropout is None and model.adapter != "none" else config.dropout
+    if dropout is not None:
+        set_dropout(network, dropout)
     plan = plan_training(
         config,
         split,
@@ -100,12 +104,23 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
     )
     if config.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
-        network.enable_input_require_grads()
     network.to(accelerator.device)
     optimizer = make_optimizer(network, config, plan.learning_rate, encoder_layers(network))
     prepared, optimizer = accelerator.prepare(network, optimizer)
     scheduler = make_schedule(optimizer.optimizer, plan.num_steps, config.warmup_fraction, config.schedule)
     return Run(accelerator, TrainState(prepared, optimizer, scheduler, Progress()), split, plan)
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """In all of the network but the adapters: some families hold it in modules, some as numbers."""
+    for name, module in network.named_modules():
+        if LORA_DROPOUT in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        for key, value in vars(module).items():
+            if "dropout" in key and isinstance(value, float):
+                setattr(module, key, share)
 
 
 def steps_of(run: Run, task: Task[Any, Any], config: TrainingConfig) -> Iterable[StepResult]:
@@ -197,7 +212,7 @@ def save_best(accelerator: Accelerator, network: nn.Module, path: Path) -> None:
 
 def restore_best(run: Run, model: Model, path: Path) -> Model:
     network = run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False)
-    weights = load_file(path, device=str(run.accelerator.device))
+    weights = load_file(path)
     with torch.no_grad():
         for name, parameter in trainable_state(network).items():
             parameter.copy_(weights[name])

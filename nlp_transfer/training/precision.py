@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import MixedPrecision
+from nlp_transfer.training.processes import processes
 
 
 def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bool = False) -> Accelerator:
@@ -16,10 +17,10 @@ def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bo
 
     ``some_weights_unused``: trained weights may have no part in the loss (XLNet's mask embedding, if all is trained).
     """
-    chosen = choose_precision(mixed_precision, PartialState().device)
+    chosen = choose_precision(mixed_precision, processes().device)
     # accelerate keeps one state a process and refuses to change its precision; every fit makes its own choice
     AcceleratorState._reset_state()
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=some_weights_unused)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=some_weights_unused, broadcast_buffers=False)
     return Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp])
 
 

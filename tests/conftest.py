@@ -1,0 +1,213 @@
+"""Whole Hugging Face checkpoints of eleven families, made on the spot: two layers, random weights, few pieces."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from tests.corpus import REVIEWS, SENTENCES, write_conll, write_tsv
+
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "initializer_range": 0.2,  # at the usual 0.02 a network this small tells no words apart
+}
+POSITIONS = 64
+SPECIALS = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+
+
+def wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    train(tokenizer, trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIALS, show_progress=False))
+    return tokenizer
+
+
+def byte_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    train(
+        tokenizer,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False),
+    )
+    return tokenizer
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    train(
+        tokenizer,
+        trainers.UnigramTrainer(vocab_size=200, special_tokens=SPECIALS, unk_token="<unk>", show_progress=False),
+    )
+    return tokenizer
+
+
+def train(tokenizer: Tokenizer, trainer: trainers.Trainer) -> None:
+    texts = [" ".join(words) for words, _ in SENTENCES] + [text for text, _ in REVIEWS]
+    tokenizer.train_from_iterator(texts, trainer)
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, *, types: bool, padding_side: str) -> int:
+    """Save it with the special tokens of its family's layout; gives the size of the vocabulary."""
+    begin, end = ("<s>", tokenizer.token_to_id("<s>")), ("</s>", tokenizer.token_to_id("</s>"))
+    single, pair = "<s> $A </s>", "<s> $A </s> $B:1 </s>:1"
+    if padding_side == "left":  # XLNet puts its special tokens last
+        single, pair = "$A </s> <s>:2", "$A </s> $B:1 </s>:1 <s>:2"
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[begin, end])
+    names = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+        model_max_length=POSITIONS - 2,
+        model_input_names=names,
+        padding_side=padding_side,
+    ).save_pretrained(folder)
+    return tokenizer.get_vocab_size()
+
+
+Family = tuple[Callable[[], Tokenizer], bool, Callable[[int], hf.PreTrainedModel]]
+
+
+def roberta_like(
+    model: type[hf.PreTrainedModel], config: type[hf.PretrainedConfig]
+) -> Callable[[int], hf.PreTrainedModel]:
+    return lambda vocab: model(config(**SIZE, vocab_size=vocab, max_position_embeddings=POSITIONS, pad_token_id=0))
+
+
+def distilbert(vocab: int) -> hf.PreTrainedModel:
+    return hf.DistilBertModel(
+        hf.DistilBertConfig(
+            vocab_size=vocab,
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=64,
+            max_position_embeddings=POSITIONS,
+            pad_token_id=0,
+        )
+    )
+
+
+def electra(vocab: int) -> hf.PreTrainedModel:
+    config = hf.ElectraConfig(
+        **SIZE, vocab_size=vocab, embedding_size=16, max_position_embeddings=POSITIONS, pad_token_id=0
+    )
+    return hf.ElectraModel(config)
+
+
+def albert(vocab: int) -> hf.PreTrainedModel:
+    config = hf.AlbertConfig(
+        **SIZE, vocab_size=vocab, embedding_size=16, max_position_embeddings=POSITIONS, pad_token_id=0
+    )
+    return hf.AlbertModel(config)
+
+
+def deberta(vocab: int) -> hf.PreTrainedModel:
+    config = hf.DebertaV2Config(
+        **SIZE,
+        vocab_size=vocab,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=0,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=16,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        type_vocab_size=0,
+        position_biased_input=False,
+    )
+    return hf.DebertaV2Model(config)
+
+
+def modernbert(vocab: int) -> hf.PreTrainedModel:
+    config = hf.ModernBertConfig(
+        **SIZE,
+        vocab_size=vocab,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        cls_token_id=2,
+        sep_token_id=3,
+        local_attention=16,
+    )
+    return hf.ModernBertModel(config)
+
+
+def xlnet(vocab: int) -> hf.PreTrainedModel:
+    config = hf.XLNetConfig(vocab_size=vocab, d_model=32, n_layer=2, n_head=2, d_inner=64, pad_token_id=0)
+    return hf.XLNetModel(config)
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": (wordpiece, True, roberta_like(hf.BertModel, hf.BertConfig)),
+    "roberta": (byte_level, False, roberta_like(hf.RobertaModel, hf.RobertaConfig)),
+    "xlm-roberta": (unigram, False, roberta_like(hf.XLMRobertaModel, hf.XLMRobertaConfig)),
+    "distilbert": (wordpiece, False, distilbert),
+    "electra": (wordpiece, True, electra),
+    "albert": (unigram, True, albert),
+    "deberta-v2": (unigram, True, deberta),
+    "mpnet": (wordpiece, False, roberta_like(hf.MPNetModel, hf.MPNetConfig)),
+    "camembert": (unigram, False, roberta_like(hf.CamembertModel, hf.CamembertConfig)),
+    "modernbert": (byte_level, False, modernbert),
+    "xlnet": (unigram, True, xlnet),
+}
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a checkpoint of the named family; the same one for the whole session."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            build_tokenizer, types, build_model = FAMILIES[family]
+            side = "left" if family == "xlnet" else "right"
+            vocab = write_tokenizer(folder, build_tokenizer(), types=types, padding_side=side)
+            torch.manual_seed(0)
+            build_model(vocab).save_pretrained(folder)
+            made[family] = folder
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_checkpoint: Callable[[str], Path]) -> str:
+    """A tiny BERT."""
+    return str(make_checkpoint("bert"))
+
+
+@pytest.fixture(scope="session")
+def conll(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy corpus with people, places and firms, in CoNLL columns."""
+    return write_conll(tmp_path_factory.mktemp("corpus") / "train.conll")
+
+
+@pytest.fixture(scope="session")
+def tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy reviews, praise and blame, in a tsv file."""
+    return write_tsv(tmp_path_factory.mktemp("corpus") / "train.tsv")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    random.seed(0)
+    torch.manual_seed(0)

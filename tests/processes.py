@@ -1,0 +1,50 @@
+"""Start commands in processes of their own, as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+TIMEOUT = 300
+
+
+def environment() -> dict[str, str]:
+    """Offline, one thread (several processes share the machine), and the project importable from anywhere."""
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+
+
+def python(*args: object, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGS`` to its end, whatever its exit code."""
+    words = [sys.executable, *map(str, args)]
+    return subprocess.run(
+        words, check=False, capture_output=True, text=True, input=stdin, cwd=cwd, env=environment(), timeout=TIMEOUT
+    )
+
+
+def nlp_transfer(*args: object, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``nlp-transfer ARGS``."""
+    return python("-m", "nlp_transfer", *args, cwd=cwd, stdin=stdin)
+
+
+def launch(num_processes: int, script: Path, *args: object, cwd: Path | None = None) -> str:
+    """``accelerate launch`` with processes on the CPU; gives what was printed.
+
+    ``--cpu`` would start one process, whatever ``--num_processes`` says; ``--multi_gpu`` is accelerate's name for its
+    launcher of several, and ACCELERATE_USE_CPU makes them one group without a GPU.
+    """
+    several = ["--multi_gpu"] if num_processes > 1 else []
+    flags = [*several, "--num_processes", num_processes, "--num_machines", 1, "--mixed_precision", "no"]
+    flags += ["--dynamo_backend", "no", "--main_process_port", 0]
+    words = [sys.executable, "-m", "accelerate.commands.launch", *map(str, flags), str(script), *map(str, args)]
+    variables = environment() | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=cwd, env=variables, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr

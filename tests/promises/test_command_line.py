@@ -1,0 +1,186 @@
+"""The command line as a user types it: results on standard output, one line for every mistake, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlp_transfer import cli
+from tests.processes import nlp_transfer
+
+FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run ``nlp-transfer ARGS`` in this process; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, args)])
+        try:
+            code = cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint, tsv, tmp_path_factory) -> Path:
+    """A classifier, made by the command line."""
+    run_dir = tmp_path_factory.mktemp("runs") / "reviews"
+    done = nlp_transfer(
+        "run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--run-dir", run_dir, *FAST
+    )
+    assert done.returncode == 0, done.stderr
+    return run_dir / "model"
+
+
+GOOD = "text,label\n" + "".join(f"some text {i},{'ab'[i % 2]}\n" for i in range(40))
+GOOD_CONLL = "\n".join(f"Ada B-PER\nleft O\nin O\n{year} O\n" for year in range(1980, 2020))
+
+BAD_TEXT = {
+    "a wrong flag": (GOOD, ["--trian", "x.csv"], "--trian"),
+    "a misspelt setting": (GOOD, ["--lora.rnk", "4"], "--lora.rank"),
+    "a value of the wrong kind": (GOOD, ["--training.seed", "many"], "--training.seed"),
+    "a value out of range": (GOOD, ["--training.num-epochs", "0"], "num_epochs must be at least 1, got 0"),
+    "a rank of nothing": (GOOD, ["--lora.rank", "0"], "rank must be at least 1, got 0"),
+    "an unknown choice": (GOOD, ["--adapter", "prefix"], "'lora', 'none', 'head'"),
+    "a missing file": (None, [], "data.csv: there is no such file"),
+    "a missing validation file": (GOOD, ["--validation", "dev.csv"], "dev.csv: there is no such file"),
+    "an unknown column": (GOOD, ["--label-column", "lable"], "Did you mean 'label'?"),
+    "one class only": (GOOD.replace(",b", ",a"), [], "needs at least two"),
+    "an empty file": ("", [], "data.csv is empty"),
+    "a header alone": ("text,label\n", [], "data.csv"),
+    "an empty label": (GOOD + "more text,\n", [], "data.csv:42: label is empty"),
+    "a row with too many cells": (GOOD + "more, text,a\n", [], "data.csv:42: 3 columns where 2 are expected"),
+    "an unknown checkpoint": (GOOD, ["--checkpoint", "./nowhere"], "'./nowhere'"),
+    "an unknown package": (GOOD, ["--checkpoint", "package:nothing_here/model"], "nothing_here"),
+    "unknown target modules": (GOOD, ["--lora.target-modules", "q_proj"], "end in ['dense', 'key', 'query', 'value']"),
+    "more tokens than the checkpoint takes": (GOOD, ["--task.max-tokens", "4096"], "max_tokens must be at most 62"),
+    "an unknown metric": (GOOD, ["--training.selection-metric", "bleu"], "selection_metric must be one of accuracy"),
+    "fp16 without a GPU": (GOOD, ["--training.mixed-precision", "fp16"], "needs a CUDA GPU"),
+}  # fmt: skip
+BAD_NER = {
+    "a tag that is none": (GOOD_CONLL.replace("1990 O", "1990 YEAR"), [], "tag 'YEAR'"),
+    "a word without a tag": (GOOD_CONLL.replace("1990 O", "1990"), [], "data.csv:"),
+    "no entity at all": (GOOD_CONLL.replace("B-PER", "O"), [], "holds no entity"),
+    "an empty file": ("", [], "holds no sentence"),
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "content", "flags", "words"),
+    [pytest.param("text_classification", *case, id=name) for name, case in BAD_TEXT.items()]
+    + [pytest.param("ner", *case, id=f"ner: {name}") for name, case in BAD_NER.items()],
+)
+def test_a_mistake_is_one_line_and_exit_2_and_leaves_no_model(
+    call, checkpoint, tmp_path, recipe, content, flags, words
+):
+    if content is not None:
+        (tmp_path / "data.csv").write_text(content)
+    base = [] if "--checkpoint" in flags else ["--checkpoint", checkpoint]
+    code, out, err = call("run", recipe, "--train", "data.csv", "--run-dir", "run", *base, *flags)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, out, len(errors)) == (2, "", 1), err
+    assert words in errors[0]
+    assert "Traceback" not in err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_label_that_train_lacks_is_named_with_its_place(call, checkpoint, tmp_path, part):
+    (tmp_path / "data.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_text("text,label\nfine,a\nstrange,c\n")
+    code, _, err = call("run", "text_classification", "--train", "data.csv", f"--{part}", "other.csv")
+    assert code == 2
+    assert "other.csv:3: label 'c' does not occur in the training part (data.csv)" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["bogus"], "bogus"),
+        (["run", "bogus", "--train", "x"], "no recipe 'bogus'. The recipes are "),
+        (["copy", "nerr"], "Did you mean 'ner'?"),
+        (["predict", "nowhere", "a text"], "nowhere is no saved model"),
+        (["evaluate", "nowhere", "file.csv"], "nowhere is no saved model"),
+        (["predict"], "Required options"),
+    ],
+)
+def test_a_wrong_command_is_one_line(call, args, words):
+    code, out, err = call(*args)
+    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+    assert words in err or words == "Required options"
+
+
+def test_recipes_are_listed_and_copied_and_never_overwritten(call, tmp_path):
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert {"ner", "text_classification"} <= {line.split()[0] for line in out.splitlines()}
+    assert call("copy", "ner", "mine.py")[0] == 0
+    assert "import nlp_transfer as nt" in (tmp_path / "mine.py").read_text()
+    code, _, err = call("copy", "ner", "mine.py")
+    assert (code, "exists already" in err) == (2, True)
+
+
+def test_help_shows_every_setting_with_meaning_and_default(call):
+    code, out, _ = call("run", "ner", "--help")
+    assert code == 0
+    for words in ("--training.learning-rate", "Inner size of each adapter", "default: 16", "--dry-run"):
+        assert words in out
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(call, checkpoint, tsv, tmp_path):
+    code, _, err = call("run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--dry-run")
+    assert code == 0
+    for words in ("weights (lora)", "steps", "padding", "minutes", "GiB of memory", "Nothing was written"):
+        assert words in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_not_overwritten_unasked(call, checkpoint, tsv, model):
+    same = ["run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--run-dir", model.parent, *FAST]
+    code, _, err = call(*same)
+    assert (code, "--overwrite" in err) == (2, True)
+    assert call(*same, "--overwrite")[0] == 0
+
+
+def test_predictions_are_json_lines_from_texts_a_file_or_standard_input(call, model, tmp_path):
+    done = nlp_transfer("predict", model, stdin="a great film\nan awful book\n")
+    piped = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["text"] for line in piped] == ["a great film", "an awful book"]
+    assert set(piped[0]["probabilities"]) == {"praise", "blame"}
+
+    code, out, _ = call("predict", model, "a great film", "an awful book")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == piped
+
+    (tmp_path / "texts.csv").write_text('text,id\n"a great film",1\nan awful book,2\n')
+    assert call("predict", model, "--file", "texts.csv", "--output", "out.jsonl")[0] == 0
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == piped
+
+
+def test_evaluating_the_held_out_examples_gives_the_score_of_the_run(call, model, tsv, tmp_path):
+    held_out = json.loads((model.parent / "splits.json").read_text())["test"]
+    numbers = {int(place.rpartition(":")[2]) for place in held_out}
+    lines = tsv.read_text().splitlines()
+    (tmp_path / "test.tsv").write_text("\n".join([lines[0], *(lines[n - 1] for n in sorted(numbers))]) + "\n")
+    code, out, err = call("evaluate", model, "test.tsv")
+    assert code == 0, err
+    expected = json.loads((model.parent / "metrics.json").read_text())["test"]
+    assert json.loads(out) == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
+
+
+def test_evaluating_unknown_labels_is_refused(call, model, tmp_path):
+    (tmp_path / "test.tsv").write_text("text\tlabel\nfine\tprais\n")
+    code, _, err = call("evaluate", model, "test.tsv")
+    assert code == 2
+    assert "test.tsv:2: label 'prais'" in err
+    assert "Did you mean 'praise'?" in err

@@ -1,0 +1,162 @@
+"""What was saved answers in a new process exactly as it did in memory, also through plain PEFT."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nlp_transfer as nt
+from tests.conftest import FAMILIES
+from tests.processes import python
+from tests.promises import read_back
+
+ADAPTERS = ["lora", "head", "none"]
+TASKS = ["text_classification", "ner"]
+
+
+def train_by_noise(model: nt.Model) -> None:
+    """Move every trainable weight: a new LoRA adapter has no effect, and a lost one would not be missed."""
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+
+
+def save(checkpoint: str, corpus: Path, task_name: str, adapter: str, folder: Path, **lora: object) -> torch.Tensor:
+    """A model with weights moved, saved to ``folder``; gives its logits."""
+    if task_name == "ner":
+        splits = nt.read_ner(nt.NerData(train=str(corpus)))
+        task = nt.Ner.for_splits(splits, nt.NerConfig())
+        model = nt.load_token_classifier(checkpoint, task.labels)
+    else:
+        splits = nt.read_text_classification(nt.TextData(train=str(corpus)))
+        task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+        model = nt.load_sequence_classifier(checkpoint, task.labels)
+    model = nt.add_adapter(model, adapter, nt.LoraConfig(rank=4, **lora))
+    train_by_noise(model)
+    nt.save_model(model, task, nt.evaluate(model, task, "test", splits.test), folder)
+    return read_back.outputs(model, task)
+
+
+@pytest.fixture(scope="module")
+def saved(make_checkpoint, conll, tsv, tmp_path_factory):
+    """Of every family, task and kind of adapter: the checkpoint, the folder, and the logits in memory."""
+    root = tmp_path_factory.mktemp("models")
+    made = {}
+    for family in FAMILIES:
+        checkpoint = str(make_checkpoint(family))
+        for task in TASKS:
+            for adapter in ADAPTERS:
+                folder = root / f"{family}-{task}-{adapter}"
+                made[family, task, adapter] = (
+                    checkpoint,
+                    folder,
+                    save(checkpoint, conll if task == "ner" else tsv, task, adapter, folder),
+                )
+    return made
+
+
+@pytest.fixture(scope="module")
+def read(saved, tmp_path_factory):
+    """The same logits, computed in one new process."""
+    out = tmp_path_factory.mktemp("out") / "logits.safetensors"
+    pairs = [str(part) for checkpoint, folder, _ in saved.values() for part in (checkpoint, folder)]
+    done = python(Path(read_back.__file__), out, *pairs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return load_file(out)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_gives_the_same_logits_in_a_new_process(saved, read, family, task, adapter):
+    _, folder, in_memory = saved[family, task, adapter]
+    assert float((read[f"{folder} ours"] - in_memory).abs().max()) == 0
+    assert float((read[f"{folder} peft"] - in_memory).abs().max()) == 0
+
+
+@pytest.mark.parametrize(
+    "lora", [{"use_dora": True}, {"use_rslora": True}, {"init": "gaussian"}, {"init": "orthogonal"}]
+)
+def test_every_way_of_lora_comes_back_exactly(checkpoint, tsv, tmp_path, lora):
+    in_memory = save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model", **lora)
+    assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) == 0
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_adapters_that_moved_the_base_come_back_for_the_base_itself(checkpoint, tsv, tmp_path, init, use_rslora):
+    in_memory = save(
+        checkpoint, tsv, "text_classification", "lora", tmp_path / "model", init=init, use_rslora=use_rslora
+    )
+    assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) < 1e-3
+
+
+def test_labels_task_and_base_come_back_with_the_weights(checkpoint, conll, tmp_path):
+    save(checkpoint, conll, "ner", "lora", tmp_path / "model")
+    predictor = nt.load(tmp_path / "model")
+    assert predictor.labels == ("LOC", "ORG", "PER")
+    assert predictor.model.origin.name == checkpoint
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["task"]["scheme"] == "IOB2"
+    assert len(manifest["checkpoint"]["weights_sha256"]) == 64
+
+
+def test_the_base_may_stand_elsewhere_if_its_weights_are_the_same(checkpoint, tsv, tmp_path):
+    in_memory = save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model")
+    copy = tmp_path / "copy"
+    nt.load_sequence_classifier(checkpoint, nt.LabelSet(("a", "b"))).network.base_model.save_pretrained(copy)
+    for file in Path(checkpoint).glob("tokenizer*"):
+        shutil.copy(file, copy)
+    loaded = nt.load_model(tmp_path / "model", checkpoint=str(copy))
+    assert float((read_back.outputs(*loaded) - in_memory).abs().max()) == 0
+
+
+def test_a_base_of_the_same_shape_with_other_weights_is_refused(make_checkpoint, checkpoint, tsv, tmp_path):
+    save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model")
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    weights = load_file(other / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] += 1e-3
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(nt.ArtifactError, match="other encoder weights"):
+        nt.load(tmp_path / "model", checkpoint=str(other))
+    with pytest.raises(nt.NlpTransferError):
+        nt.load(tmp_path / "model", checkpoint=str(make_checkpoint("electra")))
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "halved", "one byte"])
+def test_a_damaged_model_is_refused(checkpoint, tsv, tmp_path_factory, tmp_path, file, damage):
+    folder = tmp_path / "model"
+    save(checkpoint, tsv, "text_classification", "head", folder)
+    content = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if damage != "missing":
+        half = len(content) // 2
+        changed = {"empty": b"", "halved": content[:half], "one byte": content[:half] + b"\x00" + content[half + 1 :]}
+        (folder / file).write_bytes(changed[damage])
+    with pytest.raises(nt.ArtifactError, match=r"model"):
+        nt.load(folder)
+
+
+def test_a_model_that_answers_differently_after_saving_is_not_kept(checkpoint, tsv, tmp_path, monkeypatch):
+    """Lose the head on the way to the disk, as PEFT does where it does not know its name."""
+    from nlp_transfer import artifacts
+
+    attach = artifacts.attach
+
+    def lose_head(base, folder):
+        network = attach(base, folder)
+        torch.nn.init.normal_(network.get_submodule("base_model.model.classifier.modules_to_save.default").weight)
+        return network
+
+    monkeypatch.setattr(artifacts, "attach", lose_head)
+    with pytest.raises(nt.ArtifactError, match="answers differently"):
+        save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

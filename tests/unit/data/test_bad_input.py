@@ -1,0 +1,175 @@
+"""What cannot be used is refused in one line that names the file, and the line where there is one."""
+
+import re
+
+import datasets
+import pytest
+
+from nlp_transfer.data.config import NerData, TextData
+from nlp_transfer.data.reading import read_ner, read_text_classification
+from nlp_transfer.errors import DataError
+
+HEADER = b"text,label\n"
+TEXT_FILES = {
+    "empty csv": ("f.csv", b"", ""),
+    "empty tsv": ("f.tsv", b"\n \n", ""),
+    "empty jsonl": ("f.jsonl", b"\n", ""),
+    "empty file of unknown kind": ("f.txt", b"", ""),
+    "csv header only": ("f.csv", HEADER, ""),
+    "tsv header only": ("f.tsv", b"text\tlabel\n", ""),
+    "ragged csv": ("f.csv", HEADER + b"a,x\nb, c,y\n", ":3"),
+    "short csv": ("f.csv", HEADER + b"a\n", ":2"),
+    "ragged csv after a text of two lines": ("f.csv", HEADER + b'"a\nb",x\nc\n', ":4"),
+    "ragged tsv": ("f.tsv", b"text\tlabel\na\tx\nb\tc\ty\n", ":3"),
+    "column twice": ("f.csv", b"text,label,label\na,x,y\nb,x,y\n", ""),
+    "no label column": ("f.csv", b"id,text,note\n1,a,c\n2,b,d\n", ""),
+    "no text column": ("f.csv", b"id,note,label\n1,a,x\n2,b,x\n", ""),
+    "empty label": ("f.csv", HEADER + b"a,x\nb,\n", ":3"),
+    "blank label": ("f.csv", HEADER + b"a,x\nb,  \n", ":3"),
+    "empty text": ("f.csv", HEADER + b"a,x\n,y\n", ":3"),
+    "blank text": ("f.tsv", b"text\tlabel\n  \ty\n", ":2"),
+    "unclosed quotation mark": ("f.csv", HEADER + b'a,x\n"b,y\nc,x\n', ":3"),
+    "text after a quotation": ("f.csv", HEADER + b'"a" b,x\n', ":2"),
+    "not UTF-8": ("f.csv", HEADER + b"a,x\nb,y\ncaf\xe9,x\n", ":4"),
+    "not UTF-8 far down": ("f.csv", HEADER + b"some text,x\n" * 3000 + b"caf\xe9,x\n", ":3002"),
+    "UTF-16": ("f.csv", "text,label\na,x\n".encode("utf-16"), ":1"),
+    "NUL byte in csv": ("f.csv", HEADER + b"a,x\nb\x00c,y\n", ":3"),
+    "NUL byte in tsv": ("f.tsv", b"text\tlabel\nb\x00c\ty\n", ":2"),
+    "UTF-16 without a mark": ("f.csv", "text,label\na,x\n".encode("utf-16-le"), ":1"),
+    "broken json": ("f.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", \n', ":2"),
+    "two objects a line": ("f.jsonl", b'{"text": "a", "label": "x"} {"text": "a", "label": "x"}\n', ":1"),
+    "json list": ("f.jsonl", b'["a", "x"]\n', ":1"),
+    "json string": ("f.jsonl", b'"a"\n', ":1"),
+    "file of one json list": ("f.json", b'[\n{"text": "a", "label": "x"}\n]\n', ""),
+    "json too deep": ("f.jsonl", b"[" * 100_000 + b"\n", ":1"),
+    "json number too long": ("f.jsonl", b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n", ":1"),
+    "json without label": ("f.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n', ":2"),
+    "null label": ("f.jsonl", b'{"text": "a", "label": null}\n', ":1"),
+    "label that is not a number": ("f.jsonl", b'{"text": "a", "label": NaN}\n', ":1"),
+    "list of labels": ("f.jsonl", b'{"text": "a", "label": ["x"]}\n', ":1"),
+    "label object": ("f.jsonl", b'{"text": "a", "label": {"x": 1}}\n', ":1"),
+    "null text": ("f.jsonl", b'{"text": null, "label": "x"}\n', ":1"),
+    "text that is a number": ("f.jsonl", b'{"text": 5, "label": "x"}\n', ":1"),
+    "half a surrogate pair": ("f.jsonl", b'{"text": "a \\ud83d b", "label": "x"}\n', ":1"),
+    "no parquet": ("f.parquet", HEADER + b"a,x\n", ""),
+    "empty parquet": ("f.parquet", b"", ""),
+    "cut parquet": ("f.parquet", b"PAR1\x00\x00\x00", ""),
+}
+TAG_FILES = {
+    "empty": ("f.conll", b"", ""),
+    "blank": ("f.conll", b"\n\t\n\n", ""),
+    "documents only": ("f.conll", b"-DOCSTART- O\n\n", ""),
+    "line of one column": ("f.conll", b"Ada B-PER\nleft O\nParis\n", ":3"),
+    "line of three columns": ("f.conll", b"Ada B-PER\nleft O\n\nNew York B-LOC\n", ":4"),
+    "tag of no scheme": ("f.conll", b"Ada B-PER\nleft O\n\nParis LOC\n", ":4"),
+    "tag without a type": ("f.conll", b"Ada B-\n", ":1"),
+    "type of outside": ("f.conll", b"Ada O-PER\n", ":1"),
+    "two schemes": ("f.conll", b"Ada S-PER\n\nBob U-PER\n", ":3"),
+    "small letters": ("f.conll", b"Ada b-per\n", ":1"),
+    "header": ("f.tsv", b"word\ttag\nAda\tB-PER\n", ":1"),
+    "not UTF-8": ("f.conll", b"Ada B-PER\n\nZ\xfcrich B-LOC\n", ":3"),
+    "NUL byte": ("f.conll", b"Ada B-PER\n\nA\x00da B-PER\n", ":3"),
+    "more words than tags": ("f.jsonl", b'{"tokens": ["a", "b"], "tags": ["O"]}\n', ":1"),
+    "no words": ("f.jsonl", b'{"tokens": [], "tags": []}\n', ":1"),
+    "words in one string": ("f.jsonl", b'{"tokens": "a b", "tags": "O O"}\n', ":1"),
+    "tags missing": ("f.jsonl", b'{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]}\n', ":2"),
+    "null tag": ("f.jsonl", b'{"tokens": ["a"], "tags": [null]}\n', ":1"),
+    "null word": ("f.jsonl", b'{"tokens": ["a", null], "tags": ["O", "O"]}\n', ":1"),
+    "word that is a list": ("f.jsonl", b'{"tokens": [["a"]], "tags": ["O"]}\n', ":1"),
+    "tags that are numbers": ("f.jsonl", b'{"tokens": ["a"], "tags": [0]}\n', ":1"),
+    "no tags column": ("f.jsonl", b'{"tokens": ["a"], "pos": ["N"]}\n', ""),
+    "no parquet": ("f.parquet", b"Ada B-PER\n", ""),
+    "empty parquet": ("f.parquet", b"", ""),
+}
+FOLDERS = {
+    "no file": ({}, ""),
+    "no labels": ({"seq.in": "a\n"}, ""),
+    "label missing at the end": ({"seq.in": "a\nb\n", "label": "x\n", "seq.out": "O\n"}, "seq.in"),
+    "text missing at the end": ({"seq.in": "a\n", "label": "x\ny\n", "seq.out": "O\nO\n"}, "seq.in"),
+    "empty text": ({"seq.in": "a\n\nb\n", "label": "x\ny\nx\n", "seq.out": "O\nO\nO\n"}, "seq.in:2"),
+    "empty label": ({"seq.in": "a\nb\n", "label": "x\n\n", "seq.out": "O\n\n"}, ":2"),
+    "empty files": ({"seq.in": "", "label": "", "seq.out": ""}, ""),
+}
+
+
+def refusal(config: TextData | NerData) -> str:
+    with pytest.raises(DataError) as caught:
+        read_text_classification(config) if isinstance(config, TextData) else read_ner(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_names(message: str, place: str) -> None:
+    assert re.search(re.escape(place) + r"(?!\d)", message), message
+
+
+@pytest.mark.parametrize(("name", "content", "place"), TEXT_FILES.values(), ids=TEXT_FILES)
+def test_a_bad_file_of_texts_is_refused_with_its_name_and_line(tmp_path, tsv, name, content, place):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for train, validation in [(path, path), (tsv, path)]:
+        assert_names(refusal(TextData(train=str(train), validation=str(validation))), f"{path}{place}")
+
+
+@pytest.mark.parametrize(("name", "content", "place"), TAG_FILES.values(), ids=TAG_FILES)
+def test_a_bad_file_of_tags_is_refused_with_its_name_and_line(tmp_path, conll, name, content, place):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for train, validation in [(path, path), (conll, path)]:
+        assert_names(refusal(NerData(train=str(train), validation=str(validation))), f"{path}{place}")
+
+
+@pytest.mark.parametrize(("files", "place"), FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.parametrize("kind", [TextData, NerData])
+def test_a_bad_folder_is_refused_with_its_name_and_line(tmp_path, kind, files, place):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    message = refusal(kind(train=str(folder), validation=str(folder)))
+    assert_names(message, str(folder))
+    assert_names(message, place)
+
+
+@pytest.mark.parametrize("kind", [TextData, NerData])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_missing_file_is_named_with_its_flag(conll, tsv, part, kind):
+    good = str(tsv if kind is TextData else conll)
+    message = refusal(kind(**{"train": good, part: "nowhere/rows.csv"}))
+    assert message.startswith(f"--{part} nowhere/rows.csv: there is no such file.")
+    assert ("hub:org/name" in message) == (part == "train")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label_column": "lable"}, "no column 'lable' for the label (label_column)"),
+        ({"label_column": "lable"}, "Did you mean 'label'?"),
+        ({"text_column": "Text"}, "Did you mean 'text'?"),
+        ({"text_pair_column": "other"}, "The columns are 'text', 'label'."),
+    ],
+)
+def test_an_unknown_column_is_refused_with_the_nearest_one(tsv, columns, message):
+    assert message in refusal(TextData(train=str(tsv), **columns))
+    assert str(tsv) in refusal(TextData(train=str(tsv), **columns))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"words_column": "2"}, "words_column 2 is outside the file's 2 columns, 0 to 1"),
+        ({"tags_column": "-3"}, "tags_column -3 is outside the file's 2 columns, 0 to 1"),
+        ({"tags_column": "ner"}, "got 'ner', expected a number"),
+        ({"tags_column": "--1"}, "got '--1', expected a number"),
+        ({"tags_column": ""}, "got '', expected a number"),
+    ],
+)
+def test_a_column_that_a_column_file_lacks_is_refused(conll, columns, message):
+    assert message in refusal(NerData(train=str(conll), **columns))
+
+
+def test_class_ids_without_a_name_are_refused(tmp_path):
+    path = tmp_path / "f.parquet"
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["x", "y"]))
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, -1]}, features=features).to_parquet(path)
+    assert_names(refusal(TextData(train=str(path), validation=str(path))), f"{path}:2")
