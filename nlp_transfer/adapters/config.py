@@ -30,7 +30,7 @@ class LoraConfig:
     init: LoraInit = "default"
     """How adapters begin. pissa and olora begin with the weights' main directions and move the frozen weights."""
     target_modules: tuple[str, ...] | None = None
-    """Last parts of the names of linear layers, such as query value; by default all of the encoder."""
+    """Last parts of the names of linear layers, such as query value; by default all in its layers."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:

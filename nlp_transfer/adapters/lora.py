@@ -43,7 +43,7 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
 
 
 def peft_config(model: Model, lora: LoraConfig) -> peft.LoraConfig:
-    targets = lora_targets(model.network, model.head_modules, lora.target_modules)
+    targets = lora_targets(model.network, lora.target_modules)
     smallest = min(min(cast(nn.Linear, model.network.get_submodule(name)).weight.shape) for name in targets)
     if lora.init in ("orthogonal", *MOVES_THE_BASE) and lora.rank > smallest:
         raise ConfigError(f"LoraConfig.rank must be at most {smallest} with init '{lora.init}', got {lora.rank}.")

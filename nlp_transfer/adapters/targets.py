@@ -6,6 +6,7 @@ its ``all-linear`` fails for them with a token head.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
@@ -13,18 +14,21 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.errors import ConfigError, did_you_mean
 
+IN_A_LAYER = re.compile(r"\.\d+\.")
+"""The number that a module has in the list of an encoder's layers."""
 
-def lora_targets(network: PreTrainedModel, head_modules: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Full names of the linear layers to adapt: all of the pretrained encoder, or those asked for.
 
-    What is new and trained whole needs no adapter. Names are full ones because PEFT matches endings, and an ending of
-    the encoder's may also occur in the head.
+def lora_targets(network: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
+    """Full names of the linear layers to adapt: all in the encoder's numbered layers, or those asked for.
+
+    Poolers and embedding projections stand outside of those; an adapted pooler made training less steady. Names are
+    full ones because PEFT matches endings, and an ending of the encoder's may also occur in the head.
     """
     prefix = f"{network.base_model_prefix}."
     linears = [
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix) and not name.startswith(tuple(head_modules))
+        if isinstance(module, nn.Linear) and name.startswith(prefix) and IN_A_LAYER.search(name)
     ]
     if wanted is None:
         return linears
