@@ -9,13 +9,15 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
-import runpy
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -35,9 +37,9 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
 
 
 def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
-    module = sys.modules.get(run.__module__)
+    story = sys.modules[run.__module__].__doc__ or ""
     with one_line_errors():
-        return tyro.cli(config_type, args=args, prog=prog, description=(module and module.__doc__) or None)
+        return tyro.cli(config_type, args=args, prog=prog, description=story.partition("\n")[0])
 
 
 def guarded(work: Callable[[], object]) -> int:
@@ -47,6 +49,8 @@ def guarded(work: Callable[[], object]) -> int:
         work()
     except NlpTransferError as error:
         return fail(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", EXIT_FAILURE)
     except KeyboardInterrupt:
@@ -103,6 +107,17 @@ def find_recipe(name: str) -> Path:
     return files[name]
 
 
+def load_recipe(path: Path) -> ModuleType:
+    """Import a recipe from its file; its help text is read from there."""
+    spec = spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file.")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def list_recipes() -> None:
     """List the recipes, one a line."""
     for name, path in recipe_files().items():
@@ -133,9 +148,9 @@ def run_recipe(recipe: Positional[str], settings: Positional[tuple[str, ...]] = 
         recipe: Name of the recipe; see `nlp-transfer recipes`.
         settings: Flags of the recipe.
     """
-    path = find_recipe(recipe)
+    module = load_recipe(find_recipe(recipe))
     sys.argv = [f"nlp-transfer run {recipe}", *settings]
-    runpy.run_path(str(path), run_name="__main__")
+    launch(module.run, module.Config)
 
 
 def evaluate(

@@ -15,6 +15,10 @@ from nlp_transfer.labels import OUTSIDE, Span, spans_of, split_tag, strict_spans
 Metrics = dict[str, float]
 """Name to value; all are shares from 0 to 1."""
 
+CLASS_METRICS = ("accuracy", "macro_f1", "weighted_f1")
+LABEL_SET_METRICS = ("micro_f1", "macro_f1", "precision", "recall", "accuracy")
+ENTITY_METRICS = ("f1", "precision", "recall", "strict_f1", "macro_f1")
+
 
 class LabelScore(NamedTuple):
     """How well one label is found. ``support`` counts its gold occurrences."""

@@ -163,7 +163,7 @@ def machine() -> str:
 
 
 def command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
 
 
 def plain(value: Any) -> Any:

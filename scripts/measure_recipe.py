@@ -146,7 +146,7 @@ def machine() -> str:
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "")
     extra = ", AMX bf16" if "amx_bf16" in flags else ""
-    return f"{os.cpu_count()} cores of {name}{extra}, no GPU"
+    return f"{torch.get_num_threads()} of {os.cpu_count()} cores of an {name}{extra}, no GPU"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python scripts/peer_hf_trainer.py wnut17_minilm_lora --train T --validation V --test E --run-dir R
 
-Takes from the recipe: splits, checkpoint, LoRA rank and alpha, epochs, learning rate, batch size, warm-up and seed.
+Takes from the recipe: splits, checkpoint, LoRA rank and alpha, epochs, learning rate, batch size, warm-up,
+longest gradient and seed.
 All else is as Trainer and PEFT have it, except bf16 (ours trains in bf16 too) and the best epoch being kept (ours is).
 Words get the label of their first piece, as in the run_ner example. Writes metrics.json.
 """
@@ -72,6 +73,7 @@ def arguments(config: Any) -> hf.TrainingArguments:
         learning_rate=training.learning_rate,
         per_device_train_batch_size=training.batch_size,
         per_device_eval_batch_size=64,
+        max_grad_norm=training.max_grad_norm,
         warmup_steps=training.warmup_fraction,  # below 1 it is a share of all steps
         seed=training.seed,
         bf16=True,

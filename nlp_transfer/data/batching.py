@@ -20,7 +20,7 @@ from nlp_transfer.labels import IGNORE_INDEX
 Indices = tuple[int, ...]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-STEPS_PER_BUCKET = 32
+STEPS_PER_BUCKET = 64
 """Rows of about this many steps are sorted by length together: little padding, and still a random order."""
 
 

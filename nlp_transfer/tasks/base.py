@@ -50,8 +50,8 @@ class Task(ABC, Generic[E, P]):
 
     @property
     @abstractmethod
-    def selection_metric(self) -> str:
-        """The metric of the validation part that the best epoch is picked by."""
+    def metric_names(self) -> tuple[str, ...]:
+        """What ``score`` measures; the first one picks the best epoch unless another is asked for."""
 
     @abstractmethod
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:

@@ -18,7 +18,7 @@ from nlp_transfer.data.examples import Splits, TaggedExample
 from nlp_transfer.data.words import Window, WordTokenizer
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
-from nlp_transfer.metrics import Score, score_entities
+from nlp_transfer.metrics import ENTITY_METRICS, Score, score_entities
 from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
 from nlp_transfer.tasks.config import NerConfig
 
@@ -65,8 +65,8 @@ class Ner(Task[TaggedExample, Tagging]):
         )
 
     @property
-    def selection_metric(self) -> str:
-        return "f1"
+    def metric_names(self) -> tuple[str, ...]:
+        return ENTITY_METRICS
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from nlp_transfer.data.batching import EncodedSplit, Indices, Row
 from nlp_transfer.data.examples import Splits, TextExample
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
-from nlp_transfer.metrics import Score, score_classes, score_label_sets
+from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
 from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
 from nlp_transfer.tasks.config import TextClassificationConfig
 
@@ -78,8 +78,8 @@ class TextClassification(Task[TextExample, Classification]):
         )
 
     @property
-    def selection_metric(self) -> str:
-        return "micro_f1" if self.multi_label else "accuracy"
+    def metric_names(self) -> tuple[str, ...]:
+        return LABEL_SET_METRICS if self.multi_label else CLASS_METRICS
 
     def encode(self, examples: Sequence[TextExample], model: Model) -> EncodedSplit:
         limit = self.token_limit(model)

@@ -15,7 +15,9 @@ from nlp_transfer.training.config import TrainingConfig
 
 FITTED_WIDTH = 384
 PEAK_LEARNING_RATE = {"lora": 2e-3, "head": 5e-3, "none": 1e-4}
-WANTED_STEPS = {"lora": 1500, "head": 3000, "none": 1000}
+STEPS = {"lora": 500, "head": 1000, "none": 400}
+STEPS_A_LABEL = 10
+"""More labels take longer to tell apart: a run has about STEPS + STEPS_A_LABEL for each."""
 MIN_EPOCHS, MAX_EPOCHS = 3, 20
 MIN_ROWS, MAX_ROWS = 8, 32
 MICRO_BATCH_TOKENS = 8192
@@ -36,7 +38,7 @@ class TrainingPlan:
 
 
 def plan_training(
-    config: TrainingConfig, split: EncodedSplit, *, adapter: str, width: int, num_processes: int
+    config: TrainingConfig, split: EncodedSplit, *, adapter: str, num_labels: int, width: int, num_processes: int
 ) -> TrainingPlan:
     """Fill what ``config`` leaves open; ``width`` is the encoder's hidden size."""
     rows = len(split.rows)
@@ -53,13 +55,16 @@ def plan_training(
         seed=config.seed,
     )
     steps_an_epoch = len(batches.steps(0))
-    wanted = math.ceil(WANTED_STEPS[adapter] / steps_an_epoch)
+    wanted = math.ceil((STEPS[adapter] + STEPS_A_LABEL * num_labels) / steps_an_epoch)
     num_epochs = config.num_epochs or int(np.clip(wanted, MIN_EPOCHS, MAX_EPOCHS))
     return TrainingPlan(
         num_epochs=num_epochs,
         learning_rate=config.learning_rate or PEAK_LEARNING_RATE[adapter] * FITTED_WIDTH / width,
         batches=batches,
-        num_steps=sum(len(batches.steps(epoch)) for epoch in range(num_epochs)),
+        # by rows, every epoch has the same number; by tokens, it depends on the order
+        num_steps=steps_an_epoch * num_epochs
+        if batch_size
+        else sum(len(batches.steps(epoch)) for epoch in range(num_epochs)),
     )
 
 

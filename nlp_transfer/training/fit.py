@@ -58,9 +58,9 @@ def fit(
     Writes a line a step and a line an epoch to ``log.jsonl`` in ``run_dir``. Raises TrainingError when the loss is no
     longer finite. The random number generator of torch is set anew for every micro-batch.
     """
+    metric = choose_metric(task, config)
     run = prepare(model, task, train, config)
     describe(run, model)
-    metric = config.selection_metric or task.selection_metric
     held_out = task.encode(validation, model)
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
@@ -72,7 +72,7 @@ def fit(
                 continue
             scores = validate(inner, task, held_out, validation)
             log.epoch(result, scores)
-            if chosen(scores, metric) > best:
+            if scores[metric] > best:
                 best, best_epoch = scores[metric], result.epoch
                 save_best(run.accelerator, inner, run_dir / BEST_FILE)
             if config.early_stopping_patience and result.epoch - best_epoch >= config.early_stopping_patience:
@@ -99,6 +99,7 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
         config,
         split,
         adapter=model.adapter,
+        num_labels=len(task.labels),
         width=network.config.hidden_size,
         num_processes=accelerator.num_processes,
     )
@@ -143,10 +144,13 @@ def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples
     return task.score(predictions, examples).metrics
 
 
-def chosen(scores: Metrics, metric: str) -> float:
-    if metric not in scores:
-        raise ConfigError(f"TrainingConfig.selection_metric must be one of {', '.join(scores)}, got '{metric}'.")
-    return scores[metric]
+def choose_metric(task: Task[Any, Any], config: TrainingConfig) -> str:
+    metric = config.selection_metric or task.metric_names[0]
+    if metric not in task.metric_names:
+        raise ConfigError(
+            f"TrainingConfig.selection_metric must be one of {', '.join(task.metric_names)}, got '{metric}'."
+        )
+    return metric
 
 
 class Log:

@@ -49,7 +49,7 @@ def gradient(
     model, loss_sum, split = load(checkpoint, corpus, task_name)
     accelerator = make_accelerator("no")
     config = nt.TrainingConfig(batch_size=batch_size, gradient_accumulation_steps=accumulation)
-    plan = plan_training(config, split, adapter="lora", width=32, num_processes=accelerator.num_processes)
+    plan = plan_training(config, split, adapter="lora", num_labels=2, width=32, num_processes=accelerator.num_processes)
     step = next(s for s in plan.batches.steps(0) if sum(map(len, s.micro_batches)) == STEP_EXAMPLES)
     if mean_of_means:
         step, loss_sum = replace(step, num_targets=len(step.micro_batches)), per_micro_batch(loss_sum)

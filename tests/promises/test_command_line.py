@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from nlp_transfer import cli
-from tests.processes import nlp_transfer
+from tests.processes import environment, nlp_transfer
 
 FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
 
@@ -133,8 +134,15 @@ def test_recipes_are_listed_and_copied_and_never_overwritten(call, tmp_path):
 def test_help_shows_every_setting_with_meaning_and_default(call):
     code, out, _ = call("run", "ner", "--help")
     assert code == 0
+    assert out.startswith("usage: nlp-transfer run ner")
     for words in ("--training.learning-rate", "Inner size of each adapter", "default: 16", "--dry-run"):
         assert words in out
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m nlp_transfer run ner --help | head -1"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(call, checkpoint, tsv, tmp_path):

@@ -59,8 +59,9 @@ def test_a_tenth_each_is_held_out_and_every_class_keeps_its_share(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_class_vanishes_from_train(seed):
-    examples = uneven_classes()
+@pytest.mark.parametrize("smallest", [1, 2, 3])
+def test_no_class_vanishes_from_train(seed, smallest):
+    examples = [*uneven_classes(), *make([(f"text {i}", f"class {i // smallest}") for i in range(60)])]
     assert set(classes(split(examples, seed=seed).train)) == set(classes(examples))
 
 
