@@ -229,16 +229,21 @@ def encoder_of(network: PreTrainedModel) -> nn.Module:
 
 
 def head_modules(network: PreTrainedModel, new_keys: set[str]) -> tuple[str, ...]:
-    """All modules outside the encoder that hold weights, and those inside it that the checkpoint did not hold.
+    """All modules outside the encoder that hold weights, its pooler, and what else the checkpoint did not hold.
 
-    PEFT's own guess saves only ``classifier`` and ``score``: it loses DeBERTa's pooler and ModernBERT's head.
+    A pooler, where there is one, was pretrained for another end or not at all (sentence encoders average over tokens
+    and leave it behind). PEFT's own guess saves only ``classifier`` and ``score``: it loses DeBERTa's pooler, which
+    stands outside the encoder, and ModernBERT's head.
     """
     outside = [
         name
         for name, module in network.named_children()
         if name != network.base_model_prefix and any(True for _ in module.parameters())
     ]
-    inside = {key.rpartition(".")[0] for key in new_keys if key.startswith(f"{network.base_model_prefix}.")}
+    prefix = f"{network.base_model_prefix}."
+    inside = {key.rpartition(".")[0] for key in new_keys if key.startswith(prefix)}
+    if isinstance(getattr(encoder_of(network), "pooler", None), nn.Module):
+        inside = {name for name in inside if not name.startswith(f"{prefix}pooler")} | {f"{prefix}pooler"}
     return (*outside, *sorted(inside))
 
 

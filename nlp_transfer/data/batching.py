@@ -20,8 +20,10 @@ from nlp_transfer.labels import IGNORE_INDEX
 Indices = tuple[int, ...]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-STEPS_PER_BUCKET = 64
+STEPS_PER_BUCKET = 32
 """Rows of about this many steps are sorted by length together: little padding, and still a random order."""
+MIN_BUCKETS = 8
+"""In a small set fewer, else the same rows would meet in every epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class BatchPlan:
         """A random order, sorted by length within buckets; every second bucket descends so that they join well."""
         order = rng.permutation(len(self.lengths))
         rows_per_step = self._rows_per_step()
-        size = max(1, STEPS_PER_BUCKET * rows_per_step)
+        size = min(STEPS_PER_BUCKET * rows_per_step, max(rows_per_step, len(order) // MIN_BUCKETS))
         buckets = []
         for number, start in enumerate(range(0, len(order), size)):
             bucket = order[start : start + size]
@@ -164,8 +166,9 @@ class BatchPlan:
         return np.concatenate(buckets)
 
     def _rows_per_step(self) -> int:
-        per_micro_batch = self.batch_size or max(1, int(self.batch_tokens / self.lengths.mean()))
-        return per_micro_batch * self.micro_batches_per_step
+        if self.batch_size is not None:
+            return self.batch_size * self.micro_batches_per_step
+        return max(1, int(self.batch_tokens * self.micro_batches_per_step / self.lengths.mean()))
 
     def _whole_step(self, rows: int, width: int) -> bool:
         if self.batch_size is not None:

@@ -44,7 +44,7 @@ def text_columns(table: Table, text: str | None, text_pair: str | None, label: s
     """Raises DataError when a named column is missing or nothing is named and nothing recognised."""
     label_column = column(table, label, LABEL_NAMES, "label", "label_column") or guess_label(table, text)
     others = [name for name in table.columns if name != label_column]
-    text_column = column(table, text, TEXT_NAMES, "text", "text_column")
+    text_column = column(table, text, TEXT_NAMES, "text", "text_column") if text else usual_text(table)
     if text_column is None and len(others) == 1:
         text_column = others[0]
     if text_column is None:
@@ -59,13 +59,20 @@ def text_columns(table: Table, text: str | None, text_pair: str | None, label: s
 
 def text_only_columns(table: Table, text: str | None, text_pair: str | None) -> tuple[str, str | None]:
     """Text and second text of a table that need not have labels."""
-    found = column(table, text, TEXT_NAMES, "text", "text_column")
+    found = column(table, text, TEXT_NAMES, "text", "text_column") if text else usual_text(table)
     if found is None and len(table.columns) == 1:
         found = table.columns[0]
     if found is None:
         raise not_recognised(table, "text", "text_column", TEXT_NAMES)
     pair_names = () if text else PAIR_NAMES.get(found.casefold(), ())
     return found, column(table, text_pair, pair_names, "second text", "text_pair_column")
+
+
+def usual_text(table: Table) -> str | None:
+    """The first of a usual pair, so that its second is not taken for the only text; else the first usual name."""
+    folded = {name.casefold() for name in table.columns}
+    firsts = [first for first, seconds in PAIR_NAMES.items() if first in folded and folded & set(seconds)]
+    return column(table, None, [*firsts, *TEXT_NAMES], "text", "text_column")
 
 
 def word_columns(table: Table, words: str | None, tags: str | None) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from nlp_transfer.errors import DataError
 
 DOCUMENT_START = "-DOCSTART-"
 MIN_COLUMNS = 2
+TABS, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 
 
 def read_conll(path: Path, words_column: int, tags_column: int) -> list[TaggedExample]:
@@ -20,7 +22,9 @@ def read_conll(path: Path, words_column: int, tags_column: int) -> list[TaggedEx
     Columns are parted by tabs where the file has tabs, else by blanks. Document starts and comment lines (``# ...``
     with another number of columns than the words have) are passed over.
     """
-    lines = [(number, split(line)) for number, line in numbered_lines(path)]
+    numbered = list(numbered_lines(path))
+    separator = TABS if any("\t" in line.strip() for _, line in numbered) else BLANKS
+    lines = [(number, split(line, separator)) for number, line in numbered]
     widths = Counter(len(row) for _, row in lines if len(row) >= MIN_COLUMNS)
     width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
     for setting, index in (("words_column", words_column), ("tags_column", tags_column)):
@@ -32,11 +36,10 @@ def read_conll(path: Path, words_column: int, tags_column: int) -> list[TaggedEx
     return sentences
 
 
-def split(line: str) -> list[str]:
-    if not line.strip():
-        return []
-    cells = line.split("\t") if "\t" in line else line.split()
-    return [cell.strip() for cell in cells]
+def split(line: str, separator: re.Pattern[str]) -> list[str]:
+    """Only blanks and tabs part columns: a word may hold a no-break space."""
+    inner = line.strip(" \t")
+    return [cell.strip(" ") for cell in separator.split(inner)] if inner else []
 
 
 def blocks(lines: list[tuple[int, list[str]]], width: int) -> Iterator[list[tuple[int, list[str]]]]:

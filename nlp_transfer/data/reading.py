@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,14 @@ def existing(spelling: str, setting: str) -> Path:
 def read_texts(path: Path, config: TextData, *, multi_label: bool) -> tuple[list[TextExample], list[str]]:
     if path.is_dir():
         pairs = zip_lines(path / SEQUENCE_FILE, path / LABEL_FILE)
-        return [TextExample(text, (label.strip(),), source) for source, text, label in pairs], []
+        return [
+            TextExample(
+                text,
+                tuple(label_name(item, (), source) for item in (split_labels(label) if multi_label else [label])),
+                source,
+            )
+            for source, text, label in pairs
+        ], []
     return texts_of(read_table(path, HEADER_NAMES), config, multi_label=multi_label)
 
 
@@ -154,9 +162,12 @@ def split_labels(value: Any) -> list[Any]:
 
 def label_name(value: Any, names: Sequence[str], source: Source) -> str:
     """Names stay names: a number is kept as it is written and never becomes an id or a target value."""
-    if names and isinstance(value, int) and 0 <= value < len(names):
+    if names and isinstance(value, int):
+        if not 0 <= value < len(names):
+            raise DataError(f"{source}: label id {value} has no name; the file names 0 to {len(names) - 1}.")
         return names[value]
-    name = "" if value is None or isinstance(value, list | dict) else str(value).strip()
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    name = "" if missing or isinstance(value, list | dict) else str(value).strip()
     if isinstance(value, list | dict):
         raise DataError(
             f"{source}: the label is a {type(value).__name__}, expected a name. For lists, use multi-label."
@@ -169,6 +180,10 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
 def cell_text(value: Any, source: Source, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{source}: column '{column}' holds no text. Each row needs one; delete the row or fill it.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{source}: column '{column}' holds half a surrogate pair, which is no character.") from None
     return value
 
 
@@ -186,7 +201,7 @@ def read_tagged(path: Path, config: NerData) -> list[TaggedExample]:
 def column_number(value: str | None, default: int) -> int:
     if value is None:
         return default
-    if not value.lstrip("-").isdecimal():
+    if not value.removeprefix("-").isdecimal():
         raise DataError(f"CoNLL files have no column names: got '{value}', expected a number such as 0 or -1.")
     return int(value)
 
@@ -199,7 +214,9 @@ def tagged_of(table: Table, config: NerData) -> list[TaggedExample]:
         words, tags = row.get(words_column), row.get(tags_column)
         if not isinstance(words, list) or not isinstance(tags, list):
             raise DataError(f"{source}: '{words_column}' and '{tags_column}' must be lists of words and of tags.")
-        examples.append(tagged(source, [str(word) for word in words], [label_name(tag, names, source) for tag in tags]))
+        if not all(isinstance(word, str) for word in words):
+            raise DataError(f"{source}: column '{words_column}' holds something that is no word.")
+        examples.append(tagged(source, words, [label_name(tag, names, source) for tag in tags]))
     return examples
 
 
@@ -214,6 +231,8 @@ def zip_lines(first: Path, second: Path) -> Iterator[tuple[Source, str, str]]:
     if not second.is_file():
         raise DataError(f"{second.parent} is a folder without a file '{second.name}'.")
     left, right = list(numbered_lines(first)), list(numbered_lines(second))
+    if not left:
+        raise DataError(f"{first} is empty.")
     if len(left) != len(right):
         raise DataError(f"{first} has {len(left)} lines and {second} {len(right)}; they must go line by line.")
     for (number, text), (_, label) in zip(left, right, strict=True):

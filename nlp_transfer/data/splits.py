@@ -42,6 +42,11 @@ def complete(
     rest, count = train, round(len(train) * HELD_OUT_FRACTION)
     for name in reversed(wanted):
         rest, part = hold_out(rest, count, random.Random(f"{seed} {name}"), key, stratum)
+        if not part:
+            raise DataError(
+                f"{train[0].source.file}: no {name} part can be held out, since every class has only one distinct "
+                f"example. Name the part with --{name}."
+            )
         parts[name] = part
         held_out[name] = [str(example.source) for example in part]
     for name, where in held_out.items():
@@ -62,7 +67,7 @@ def hold_out(
         groups[key(example)].append(i)
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for group in groups.values():
-        strata[stratum(examples[group[0]])].append(group)
+        strata["\n".join(sorted({stratum(examples[i]) for i in group}))].append(group)
 
     taken: set[int] = set()
     share, owed = count / len(examples), 0.0

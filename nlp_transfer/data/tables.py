@@ -62,16 +62,18 @@ def sniff(path: Path) -> str:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines without their ends, from 1; only line feeds end a line, with or without a carriage return."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}:{number + 1}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
-            f"'iconv -f latin1 -t utf-8'."
-        ) from None
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
+                    f"'iconv -f latin1 -t utf-8'."
+                ) from None
+            if "\0" in line:
+                raise DataError(f"{path}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
+            yield number, line.rstrip("\r\n")
 
 
 def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table:
@@ -81,6 +83,8 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table
     columns, body = name_columns(rows, header_names)
     if not body:
         raise DataError(f"{path} is empty below its header ({', '.join(columns)}).")
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
     for line, row in body:
         if len(row) != len(columns):
             raise DataError(
@@ -124,9 +128,9 @@ def name_columns(
     """
     first = [cell.strip() for cell in rows[0][1]]
     body = rows[1:]
-    known = any(cell.casefold() in header_names for cell in first)
-    recurs = any(cell == row[i].strip() for i, cell in enumerate(first) for _, row in body if i < len(row))
-    if not known and recurs:
+    recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
+    known = any(cell.casefold() in header_names and not again for cell, again in zip(first, recurring, strict=True))
+    if not known and any(recurring):
         return tuple(f"column{i}" for i in range(1, len(first) + 1)), rows
     return tuple(first), body
 
@@ -147,6 +151,8 @@ def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{number}: no valid JSON ({error.msg} at character {error.colno}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
+        raise DataError(f"{path}:{number}: no usable JSON ({error}).") from None
     if not isinstance(value, dict):
         raise DataError(f'{path}:{number}: expected an object such as {{"text": ..., "label": ...}}, got {line[:40]}.')
     return value

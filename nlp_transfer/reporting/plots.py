@@ -19,6 +19,7 @@ MAX_LABELS = 30
 MAX_NAMED_CELLS = 15
 """Up to this many labels, counts are written into the cells."""
 SMOOTHING = 0.9
+MAX_NAME = 24
 
 
 def draw_curves(log: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
@@ -56,11 +57,12 @@ def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
     names, counts = most_confused(confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
+    shown = [shorten(name) for name in names]
     size = max(4.5, 0.32 * len(names) + 2)
     figure, (axes,) = new_figure(size + 1, size, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), shown, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), shown)
     left_out = len(confusion.names) - len(names)
     title = f"Confusion of {what}" + (f" ({left_out} labels with fewer errors not shown)" if left_out else "")
     axes.set(title=title, xlabel="predicted", ylabel="gold")
@@ -71,6 +73,12 @@ def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, label="share of gold", fraction=0.046)
     save(figure, path)
+
+
+def shorten(name: str) -> str:
+    """A label as matplotlib can draw it: on one line, not too long, dollars not read as mathematics."""
+    line = " ".join(name.split())
+    return (line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…").replace("$", r"\$")
 
 
 def most_confused(confusion: Confusion) -> tuple[list[str], np.ndarray[Any, Any]]:

@@ -44,7 +44,7 @@ def make_schedule(optimizer: Optimizer, num_steps: int, warmup_fraction: float, 
 
     It is not given to accelerate, which would step it once for every process.
     """
-    num_warmup = math.ceil(num_steps * warmup_fraction)
+    num_warmup = min(math.ceil(num_steps * warmup_fraction), num_steps - 1)
 
     def factor(step: int) -> float:
         if step < num_warmup:
