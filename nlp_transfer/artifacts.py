@@ -92,10 +92,11 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
 
 
 def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
-    model.network.save_pretrained(folder)
     if model.adapter == "none":
+        model.network.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
     else:
+        model.network.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's, a form to fill in
         name_the_base(model.origin, folder / ADAPTER_FILES[0])
     if model.moved_by is not None:
@@ -142,7 +143,7 @@ def move_back(moved_by: dict[str, Tensor], folder: Path) -> None:
 
 def verify(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
     """Raises ArtifactError when the model in ``folder`` does not answer as the one in memory does."""
-    again, task_again = load_model(folder, checkpoint=model.origin.name)
+    again, task_again = load_model(folder)
     examples = evaluation.examples[:NUM_SAMPLES]
     ours, theirs = logits(model, task, examples), logits(again, task_again, examples)
     worst = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
@@ -251,7 +252,7 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
         network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {str(error).strip().splitlines()[0]}") from error
-    expected = peft.get_peft_model_state_dict(network)
+    expected = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
     if odd := sorted(set(expected) ^ set(saved)):
         raise ArtifactError(f"{folder}: the adapter's tensors do not fit the base (first: {odd[0]}).")
     if bad := [name for name, tensor in saved.items() if not torch.isfinite(tensor).all()]:

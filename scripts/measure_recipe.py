@@ -1,7 +1,7 @@
 """Run a recipe with several seeds and write its row into recipes/README.md and README.md.
 
-    python scripts/measure_recipe.py --name "Banking77" --seeds 0 1 2 banking77_minilm_lora --train T --test E
-    python scripts/measure_recipe.py --name "WNUT-17" --seeds 0 1 2 --peer wnut17_minilm_lora --train T ...
+    python scripts/measure_recipe.py banking77_minilm_lora --name "Banking77" --seeds 0 1 2 --train T --test E
+    python scripts/measure_recipe.py wnut17_minilm_lora --name "WNUT-17" --seeds 0 1 2 --peer --train T ...
     python scripts/measure_recipe.py --render
 
 All rows are kept in recipes/measured.json, each with commit, command, seeds and machine; the tables are made from it.

@@ -81,7 +81,7 @@ def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfi
     """
     if kind != "lora" or lora.init not in MOVES_THE_BASE:
         return None
-    state = peft.get_peft_model_state_dict(network)
+    state = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
     return {name: tensor.detach().clone() for name, tensor in state.items() if "lora_" in name}
 
 

@@ -1,0 +1,55 @@
+"""Progress: a bar on a terminal, plain lines elsewhere, silence from all processes but the first."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from nlp_transfer.reporting import progress
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Everything is slow enough to be shown at once; gives a function that sets up the console and reads it."""
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+
+    def use(*, terminal: bool) -> io.StringIO:
+        out = io.StringIO()
+        monkeypatch.setattr(progress, "console", Console(file=out, force_terminal=terminal, width=120))
+        return out
+
+    return use
+
+
+def work() -> None:
+    with progress.progress_bar("training", 10) as outer:
+        outer.advance(4, "loss 0.123")
+        with progress.progress_bar("validating", 5) as inner:
+            inner.advance(5)
+        outer.advance(6, "loss 0.100")
+
+
+def test_a_terminal_shows_bars_also_one_within_another(shown):
+    out = shown(terminal=True)
+    work()
+    assert "training" in out.getvalue()
+    assert "loss 0.100" in out.getvalue()
+
+
+def test_elsewhere_lines_say_how_far_it_is(shown):
+    out = shown(terminal=False)
+    work()
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("training: 4 of 10, ")
+    assert lines[0].endswith(" s left")
+    assert "loss 0.123" in lines[0]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_other_processes_are_silent(shown, monkeypatch, terminal):
+    monkeypatch.setenv("RANK", "1")
+    out = shown(terminal=terminal)
+    work()
+    progress.say("a line")
+    assert out.getvalue() == ""
