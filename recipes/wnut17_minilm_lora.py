@@ -24,7 +24,7 @@ class Config(nt.NerData):
     """Replace a finished run in run_dir."""
     task: nt.NerConfig = nt.NerConfig()
     lora: nt.LoraConfig = nt.LoraConfig(rank=16, alpha=32)
-    training: nt.TrainingConfig = nt.TrainingConfig(num_epochs=5, learning_rate=1e-3, batch_size=32)
+    training: nt.TrainingConfig = nt.TrainingConfig(num_epochs=6, learning_rate=1e-3, batch_size=32)
 
 
 def run(config: Config) -> nt.Metrics:

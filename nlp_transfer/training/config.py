@@ -26,11 +26,11 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     """Micro-batches on each process before the weights are changed once."""
     dropout: float | None = None
-    """Share of the activations of encoder and head that is dropped. None: 0 with an adapter, since few weights learn
-    faster without it; what the checkpoint has, if all weights are trained. Adapters have their own, lora.dropout."""
+    """Share of the activations of encoder and head that is dropped. None: what the checkpoint has. Adapters have their
+    own, lora.dropout."""
     schedule: ScheduleKind = "linear"
     """How the learning rate falls to 0 after the warm-up."""
-    warmup_fraction: float = 0.06
+    warmup_fraction: float = 0.1
     """Share of all steps in which the learning rate rises from 0 to its peak."""
     weight_decay: float = 0.01
     """Pull of matrices towards 0; biases and norms have none."""

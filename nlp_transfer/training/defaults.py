@@ -14,7 +14,7 @@ from nlp_transfer.data.batching import BatchPlan, EncodedSplit
 from nlp_transfer.training.config import TrainingConfig
 
 FITTED_WIDTH = 384
-PEAK_LEARNING_RATE = {"lora": 2e-3, "head": 5e-3, "none": 1e-4}
+PEAK_LEARNING_RATE = {"lora": 1e-3, "head": 5e-3, "none": 1e-4}
 STEPS = {"lora": 500, "head": 1000, "none": 400}
 STEPS_A_LABEL = 10
 """More labels take longer to tell apart: a run has about STEPS + STEPS_A_LABEL for each."""

@@ -92,9 +92,8 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
             "what is beyond is not read."
         )
     network = model.network
-    dropout = 0.0 if config.dropout is None and model.adapter != "none" else config.dropout
-    if dropout is not None:
-        set_dropout(network, dropout)
+    if config.dropout is not None:
+        set_dropout(network, config.dropout)
     plan = plan_training(
         config,
         split,
