@@ -11,28 +11,29 @@ Words get the label of their first piece, as in the run_ner example. Writes metr
 from __future__ import annotations
 
 import json
-import runpy
 import sys
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import peft
+import torch
 import transformers as hf
 import tyro
 
 import nlp_transfer as nt
 from nlp_transfer.checkpoints import find
+from nlp_transfer.cli import find_recipe, load_recipe
 from nlp_transfer.metrics import score_classes, score_entities
 
-PROJECT = Path(__file__).parent.parent
 MAX_TOKENS = 512
+BERT_LINEARS = ["query", "key", "value", "dense"]
+"""PEFT's "all-linear" raises TypeError with a token head: it takes the head too."""
 
 
 def main() -> None:
-    recipe = runpy.run_path(str(PROJECT / "recipes" / f"{sys.argv[1]}.py"))
-    config = tyro.cli(recipe["Config"], args=sys.argv[2:])
+    recipe = load_recipe(find_recipe(sys.argv[1]))
+    config = tyro.cli(recipe.Config, args=sys.argv[2:])
     is_ner = isinstance(config, nt.NerData)
     splits: Any = nt.read_ner(config) if is_ner else nt.read_text_classification(config, seed=config.training.seed)
     task: Any = (nt.Ner if is_ner else nt.TextClassification).for_splits(splits, config.task)
@@ -47,7 +48,7 @@ def main() -> None:
         task_type="TOKEN_CLS" if is_ner else "SEQ_CLS",
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
-        target_modules="all-linear",
+        target_modules=BERT_LINEARS,
     )
     collator = hf.DataCollatorForTokenClassification if is_ner else hf.DataCollatorWithPadding
     trainer = hf.Trainer(
@@ -77,6 +78,7 @@ def arguments(config: Any) -> hf.TrainingArguments:
         warmup_steps=training.warmup_fraction,  # below 1 it is a share of all steps
         seed=training.seed,
         bf16=True,
+        use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
         save_strategy="epoch",
         load_best_model_at_end=True,
