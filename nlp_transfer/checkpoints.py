@@ -153,8 +153,9 @@ def download(name: str, revision: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
+        spelling = f"{name}@{revision}" if revision else name
         raise CheckpointError(
-            f"Checkpoint '{name}' is no folder here and could not be had from the Hub ({reason}). "
+            f"Checkpoint '{spelling}' is no folder here and could not be had from the Hub ({reason}). "
             f"Check the spelling and the network; a checkpoint is {SPELLINGS}."
         ) from error
 
