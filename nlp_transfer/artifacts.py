@@ -14,18 +14,19 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import peft
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint
+import nlp_transfer
+from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.batching import EncodedSplit
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
@@ -93,7 +94,8 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
 
 def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
     if model.adapter == "none":
-        model.network.save_pretrained(folder)
+        with quiet_transformers():
+            model.network.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
     else:
         model.network.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
@@ -109,7 +111,7 @@ def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], f
         checkpoint=model.origin,
         scores={evaluation.part: evaluation.metrics},
         samples=[task.record(example, prediction) for example, prediction in picked],
-        versions={name: version(name) for name in ("nlp-transfer", "torch", "transformers", "peft")},
+        versions={module.__name__: module.__version__ for module in (nlp_transfer, torch, transformers, peft)},
         sha256={path.name: hash_file(path) for path in sorted(folder.iterdir())},
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -221,7 +223,8 @@ def make_task(manifest: Manifest) -> AnyTask:
     settings = dict(manifest.task)
     labels = LabelSet(tuple(settings["labels"]))
     if settings["name"] == TextClassification.name:
-        return TextClassification(labels=labels, max_tokens=manifest.max_tokens, multi_label=settings["multi_label"])
+        kind = {name: settings[name] for name in ("multi_label", "text_pair")}
+        return TextClassification(labels=labels, max_tokens=manifest.max_tokens, **kind)
     if settings["name"] == Ner.name:
         return Ner(labels=labels, max_tokens=manifest.max_tokens)
     raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")

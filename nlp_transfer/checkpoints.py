@@ -90,17 +90,20 @@ class Model:
 
 
 def load_sequence_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
-    """The checkpoint's encoder under a new head, drawn from ``seed``, that gives ``(batch, labels)`` logits."""
+    """The checkpoint's encoder under a head that gives ``(batch, labels)`` logits; see ``load_model``."""
     return load_model(checkpoint, labels, "sequence", seed=seed)
 
 
 def load_token_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
-    """The checkpoint's encoder under a new head, drawn from ``seed``, that gives ``(batch, tokens, labels)`` logits."""
+    """The checkpoint's encoder under a head that gives ``(batch, tokens, labels)`` logits; see ``load_model``."""
     return load_model(checkpoint, labels, "token", seed=seed)
 
 
 def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int = 0) -> Model:
-    """Raises CheckpointError when the checkpoint cannot be found, read, or used for this kind of head."""
+    """The head is drawn from ``seed``, unless the checkpoint brings one for as many labels, which transformers keeps.
+
+    Raises CheckpointError when the checkpoint cannot be found, read, or used for this kind of head.
+    """
     folder, name, revision = find(checkpoint)
     network, new_keys = load_network(folder, checkpoint, labels, head, seed)
     tokenizer = load_tokenizer(folder, checkpoint)

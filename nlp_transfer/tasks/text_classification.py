@@ -50,6 +50,8 @@ class TextClassification(Task[TextExample, Classification]):
     """One label a text (softmax), or any number (``multi_label``, a sigmoid each)."""
 
     multi_label: bool = False
+    text_pair: bool = False
+    """Whether every example is a pair of texts."""
 
     name: ClassVar[str] = "text_classification"
     head: ClassVar[HeadKind] = "sequence"
@@ -75,6 +77,7 @@ class TextClassification(Task[TextExample, Classification]):
             class_weights=weights,
             label_smoothing=config.label_smoothing,
             multi_label=config.multi_label,
+            text_pair=splits.train[0].text_pair is not None,
         )
 
     @property
@@ -83,8 +86,9 @@ class TextClassification(Task[TextExample, Classification]):
 
     def encode(self, examples: Sequence[TextExample], model: Model) -> EncodedSplit:
         limit = self.token_limit(model)
+        self._refuse_other_kind(examples)
         texts = [example.text for example in examples]
-        pairs = [example.text_pair for example in examples] if examples[0].text_pair is not None else None
+        pairs = [example.text_pair for example in examples] if self.text_pair else None
         encoding = model.tokenizer(texts, pairs, verbose=False)
         padding = padding_of(model)
         num_cut, rows = 0, []
@@ -96,6 +100,12 @@ class TextClassification(Task[TextExample, Classification]):
                 inputs = {name: cut[name] for name in padding.values}
             rows.append(Row(inputs, self._label_ids(example), i))
         return EncodedSplit(rows, padding, token_labels=False, num_cut=num_cut)
+
+    def _refuse_other_kind(self, examples: Sequence[TextExample]) -> None:
+        for example in examples:
+            if (example.text_pair is not None) != self.text_pair:
+                wanted, got = ("pairs of texts", "one text") if self.text_pair else ("one text", "a pair")
+                raise DataError(f"{example.source}: this model reads {wanted}, got {got}.")
 
     def _label_ids(self, example: TextExample) -> int | list[float]:
         """Unlabelled texts, which are only predicted, hold no target."""
@@ -150,7 +160,8 @@ class TextClassification(Task[TextExample, Classification]):
         return {"source": str(example.source), "text": example.text, **pair, **found, "correct": predicted == gold}
 
     def settings(self) -> dict[str, Any]:
-        return {"name": self.name, "labels": list(self.labels.names), "multi_label": self.multi_label}
+        kind = {"multi_label": self.multi_label, "text_pair": self.text_pair}
+        return {"name": self.name, "labels": list(self.labels.names), **kind}
 
 
 def class_weights(

@@ -15,7 +15,7 @@ from torch import nn
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import EncodedSplit, inference_batches
 from nlp_transfer.metrics import Metrics, Score
-from nlp_transfer.reporting.progress import progress_bar
+from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
 from nlp_transfer.training.processes import processes
 
@@ -40,9 +40,16 @@ class Evaluation(Generic[E, P]):
 def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -> Evaluation[E, P]:
     """Predict in fp32 and score. In several processes each takes a share, and all return the whole."""
     split = task.encode(examples, model)
+    say_cut(split, part, task.token_limit(model))
     probabilities = predict_split(model.network, task, split, len(examples), f"evaluating {part}")
     predictions = task.predictions(probabilities)
     return Evaluation(part, examples, predictions, task.score(predictions, examples))
+
+
+def say_cut(split: EncodedSplit, part: str, limit: int) -> None:
+    """Nothing is left unread in silence."""
+    if split.num_cut:
+        say(f"{split.num_cut:,} examples of {part} are longer than {limit} tokens; what is beyond is not read.")
 
 
 @torch.no_grad()  # not inference_mode: it marks buffers, which DDP then cannot share

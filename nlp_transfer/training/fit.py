@@ -24,7 +24,7 @@ from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
-from nlp_transfer.training.evaluate import predict_split
+from nlp_transfer.training.evaluate import predict_split, say_cut
 from nlp_transfer.training.loop import Progress, StepResult, TrainState, train_steps
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.precision import make_accelerator
@@ -64,6 +64,7 @@ def fit(
     held_out = task.encode(validation, model)
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
+    log.plan(run)
     inner = run.accelerator.unwrap_model(run.state.network)
     with progress_bar("training", len(train) * run.plan.num_epochs) as bar:
         for result in steps_of(run, task, config):
@@ -86,11 +87,7 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
     """Encode the training part, plan the run, and hand network and optimizer to accelerate."""
     accelerator = make_accelerator(config.mixed_precision, some_weights_unused=model.adapter == "none")
     split = task.encode(train, model)
-    if split.num_cut:
-        say(
-            f"{split.num_cut} of {len(train)} training examples are longer than {task.token_limit(model)} tokens; "
-            "what is beyond is not read."
-        )
+    say_cut(split, "train", task.token_limit(model))
     network = model.network
     if config.dropout is not None:
         set_dropout(network, config.dropout)
@@ -162,6 +159,22 @@ class Log:
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
+
+    def plan(self, run: Run) -> None:
+        """The first line: what was chosen where the config left it open."""
+        batches = run.plan.batches
+        chosen = {
+            "num_epochs": run.plan.num_epochs,
+            "num_steps": run.plan.num_steps,
+            "learning_rate": run.plan.learning_rate,
+            "batch_size": batches.batch_size,
+            "batch_tokens": batches.batch_tokens,
+            "mixed_precision": run.accelerator.mixed_precision,
+            "num_processes": run.accelerator.num_processes,
+            "padding_share": round(batches.padding_share(0), 4),
+            "examples_cut": run.split.num_cut,
+        }
+        self._write([{"plan": chosen}])
 
     def step(self, result: StepResult, bar: Bar) -> None:
         """Raises TrainingError when the loss is not finite."""

@@ -1,0 +1,266 @@
+"""The pages are true: commands and snippets are run, links lead somewhere, names and numbers are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import datasets
+import pytest
+from accelerate.commands.launch import launch_command_parser
+
+import nlp_transfer as nt
+from nlp_transfer import cli
+from nlp_transfer.artifacts import Manifest
+from nlp_transfer.checkpoints import Origin
+from nlp_transfer.data import columns
+from nlp_transfer.training import defaults
+from tests.corpus import REVIEWS, SENTENCES
+from tests.processes import PROJECT, launch
+
+TINY = "FacebookAI/roberta-base"
+"""In the folder where commands are run, a tiny checkpoint stands under this name: snippets can say it too."""
+FAST = ["--checkpoint", TINY, "--training.num-epochs", "1", "--training.mixed-precision", "no"]
+"""Appended to every command that trains; everything else is as the page has it."""
+
+RUN_PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted(PROJECT.glob("docs/*.md"))
+PAGES = [*RUN_PAGES, PROJECT / "CHANGELOG.md", PROJECT / "recipes" / "README.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z]")
+OTHER_FLAGS = {"--all", "--multi_gpu", "--cpu", "--num_processes", "--name", "--seeds", "--render"}
+VARIABLE = re.compile(r"[A-Z_]+=\S*")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for found, body in BLOCK.findall(page.read_text("utf-8")) if found == language]
+
+
+def commands(page: Path) -> list[str]:
+    """Each line of a ``sh`` block is one."""
+    return [line for block in blocks(page, "sh") for line in block.splitlines() if line.strip()]
+
+
+def commands_of_recipe(recipe: Path) -> list[str]:
+    docstring = ast.get_docstring(ast.parse(recipe.read_text("utf-8"))) or ""
+    starts = ("nlp-transfer ", "python ", "accelerate ")
+    return [line.strip() for line in docstring.splitlines() if line.strip().startswith(starts)]
+
+
+RECIPE_COMMANDS = [
+    (recipe, line) for recipe in sorted(PROJECT.glob("recipes/*.py")) for line in commands_of_recipe(recipe)
+]
+
+
+def write_csv(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_inputs(folder: Path) -> None:
+    """The files that the pages speak of."""
+    reviews = [{"text": text.strip(), "label": label} for text, label in REVIEWS]
+    (folder / "org" / "name").mkdir(parents=True)  # `datasets` reads a folder like a set on the Hub
+    for name in ("reviews", "train", "dev", "test", "org/name/train", "org/name/test"):
+        write_csv(folder / f"{name}.csv", reviews[::2])
+    write_csv(folder / "texts.csv", [{"text": row["text"]} for row in reviews[:5]])
+    write_csv(folder / "long.csv", [row | {"text": row["text"] + " again" * 30} for row in reviews[::4]])
+    pairs = [{"sentence1": row["text"], "sentence2": "the thing", "label": row["label"]} for row in reviews[::4]]
+    write_csv(folder / "pairs.tsv", pairs, "\t")
+    topics = [{"text": row["text"], "labels": [row["label"], "short"]} for row in reviews[::4]]
+    (folder / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in topics))
+    (folder / "lines.txt").write_text("Ada lives in Paris.\nBob left.\n")
+    sentences = ["".join(f"{w} NN O {t}\n" for w, t in zip(*pair, strict=True)) for pair in SENTENCES]
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.conll").write_text("\n".join(sentences))
+
+
+@pytest.fixture(scope="module")
+def inputs(make_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    for name in (TINY, "roberta-base"):
+        shutil.copytree(make_checkpoint("roberta"), folder / name)
+    return folder
+
+
+@pytest.fixture
+def desk(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder: a reader's files, and the project's recipes and scripts beside them."""
+    folder = tmp_path / "desk"
+    shutil.copytree(inputs, folder)
+    for name in ("recipes", "scripts"):
+        (folder / name).symlink_to(PROJECT / name)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Run one command of a page in this process; fails when it fails, or when nobody knows how to run it."""
+
+    def call(work: Callable[[], object], words: list[str]) -> None:
+        monkeypatch.setattr(sys, "argv", words)
+        try:
+            code = work()
+        except SystemExit as exit_:
+            code = exit_.code
+        assert code in (None, 0), shlex.join(words)
+
+    def run_script(script: str, args: list[str]) -> None:
+        def work() -> None:
+            runpy.run_path(script, run_name="__main__")
+
+        call(work, [script, *args, *FAST])
+
+    def run_line(line: str) -> None:
+        words = shlex.split(line, comments=True)
+        while VARIABLE.fullmatch(words[0]):
+            del words[0]
+        match words:
+            case ["nlp-transfer", "run", *_]:
+                call(cli.main, [*words, *FAST])
+            case ["nlp-transfer", *_]:
+                call(cli.main, words)
+            case ["accelerate", "launch", *rest]:  # of its processes just one; see the test for several
+                launcher = launch_command_parser().parse_args(rest)
+                run_script(launcher.training_script, launcher.training_script_args)
+            case ["python", script, *args] if not script.startswith("scripts/"):
+                run_script(script, args)
+            case ["python", script, *args] | [script, *args] if script.startswith("scripts/"):
+                assert words[0] == "python" or os.access(script, os.X_OK), script
+                text = Path(script).read_text("utf-8")
+                assert all(flag in text for flag in args if flag.startswith("--")), line
+            case _:
+                pytest.fail(f"no test knows how to run: {line}")
+
+    return run_line
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
+def test_commands_and_snippets_of_a_page_run_in_their_order(page, desk, run):
+    for line in commands(page):
+        run(line)
+    names: dict[str, object] = {}
+    for number, snippet in enumerate(blocks(page, "python"), start=1):
+        exec(compile(snippet, f"{page.name}, snippet {number}", "exec"), names)  # noqa: S102
+
+
+@pytest.mark.parametrize(("recipe", "line"), RECIPE_COMMANDS, ids=lambda value: getattr(value, "stem", None))
+def test_each_command_of_a_recipe_runs(recipe, line, desk, run):
+    run(line)
+
+
+def test_every_recipe_has_a_command():
+    assert {recipe for recipe, _ in RECIPE_COMMANDS} == set(PROJECT.glob("recipes/*.py"))
+
+
+@pytest.mark.multiprocess
+def test_the_command_for_several_processes_without_a_gpu_starts_several(desk):
+    [line] = [line for line in commands(PROJECT / "docs" / "recipes.md") if line.startswith("ACCELERATE_USE_CPU=true ")]
+    launcher = launch_command_parser().parse_args(shlex.split(line)[3:])
+    assert (launcher.multi_gpu, launcher.num_processes) == (True, 2)
+    args = [*launcher.training_script_args, *FAST, "--training.batch-size", "4", "--run-dir", "run"]
+    launch(launcher.num_processes, desk / launcher.training_script, *args, cwd=desk)
+    steps = [json.loads(line) for line in (desk / "run" / "log.jsonl").read_text().splitlines()]
+    assert max(step.get("rows", 0) for step in steps) == 4 * launcher.num_processes
+
+
+def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
+    run("nlp-transfer run text_classification --train long.csv --task.max-tokens 16 --run-dir run")
+    said = capsys.readouterr().err
+    assert "Text is read from column 'text', label from 'label'." in said
+    assert "2 examples of long.csv held out as test" in said
+    assert "2 examples of long.csv held out as validation" in said
+    assert "20 of 20 training examples are longer than 16 tokens" in said
+    held_out = json.loads((desk / "run" / "splits.json").read_text())
+    assert {part: len(places) for part, places in held_out.items()} == {"validation": 2, "test": 2}
+
+
+def test_the_pages_name_every_file_of_a_run_and_of_its_model(desk, run):
+    run("nlp-transfer run text_classification --train reviews.csv --run-dir run")
+    pages = {name: (PROJECT / "docs" / f"{name}.md").read_text("utf-8") for name in ("recipes", "adapters")}
+    for path in (path for path in (desk / "run").rglob("*") if path.is_file()):
+        inside = path.relative_to(desk / "run")
+        page, name = ("adapters", path.name) if inside.parts[0] == "model" else ("recipes", str(inside))
+        assert f"`{name}`" in pages[page]
+
+
+def short(value: float) -> str:
+    """As a page writes it: ``1e-3``."""
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
+PRECISE = {
+    "docs/data.md": [f"`{name}`" for name in sorted(columns.HEADER_NAMES)],
+    "docs/adapters.md": [
+        *(f"`{field.name}`" for kind in (Manifest, Origin) for field in fields(kind)),
+        *(f"`--lora.{field.name.replace('_', '-')}`" for field in fields(nt.LoraConfig)),
+        *(f"| {getattr(nt.LoraConfig(), name)} |" for name in ("rank", "alpha")),
+    ],
+    "docs/recipes.md": [
+        *map(short, defaults.PEAK_LEARNING_RATE.values()),
+        f"about {defaults.STEPS['lora']} steps (`head` {defaults.STEPS['head']:,}, `none` {defaults.STEPS['none']})",
+        f"{defaults.STEPS_A_LABEL} for each label; {defaults.MIN_EPOCHS} to {defaults.MAX_EPOCHS} epochs",
+        f"{defaults.MIN_ROWS}, 16 or {defaults.MAX_ROWS}",
+        f"about {defaults.STEPS_AN_EPOCH} steps an epoch",
+        f"at most {defaults.MICRO_BATCH_TOKENS:,} tokens",
+        f"times {defaults.FITTED_WIDTH} / width",
+        f"rank {nt.LoraConfig().rank}, alpha {nt.LoraConfig().alpha}",
+        f"weight decay {nt.TrainingConfig().weight_decay}",
+        f"{nt.TrainingConfig().warmup_fraction * 100:.0f} % warm-up",
+        f"norm {nt.TrainingConfig().max_grad_norm}",
+    ],
+}
+
+
+@pytest.mark.parametrize("page", PRECISE)
+def test_names_and_numbers_of_a_page_are_those_of_the_code(page):
+    text = " ".join((PROJECT / page).read_text("utf-8").split())
+    assert [words for words in PRECISE[page] if words not in text] == []
+
+
+def test_every_flag_on_a_page_exists(desk, run, capsys):
+    for command in ("run text_classification", "run ner", "evaluate", "predict"):
+        run(f"nlp-transfer {command} --help")
+    known = set(FLAG.findall(capsys.readouterr().out)) | OTHER_FLAGS
+    for page in PAGES:
+        assert set(FLAG.findall(page.read_text("utf-8"))) <= known, page.name
+
+
+def test_every_public_name_on_a_page_exists():
+    for page in PAGES:
+        for name in re.findall(r"\bnt\.(\w+)", page.read_text("utf-8")):
+            assert name in nt.__all__, f"{page.name}: nt.{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_link_of_a_page_leads_to_a_file(page):
+    for target in LINK.findall(page.read_text("utf-8")):
+        assert re.match(r"https?://", target) or (page.parent / target).exists(), target
+
+
+def test_the_place_for_results_is_in_both_tables():
+    measure = importlib.import_module("scripts.measure_recipe")
+    for page in measure.PAGES:
+        lines = page.read_text("utf-8").splitlines()
+        assert lines.index(measure.BEGIN) < lines.index(measure.END)
