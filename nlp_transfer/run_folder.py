@@ -1,8 +1,8 @@
 """The folder of a run: what was asked, how it went, and what came of it.
 
-config.json        every setting as given, and where it left the choice open, as chosen
+config.json        the command and every setting as given
 splits.json        which examples were held out (only if some were)
-log.jsonl          a line a step, a line an epoch
+log.jsonl          what was chosen where a setting left it open; then a line a step, a line an epoch
 metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
 predictions.jsonl  every example of that part with its prediction
 curves.png, confusion.png, report.md
@@ -47,16 +47,20 @@ MAX_TEXT_SHOWN = 120
 GIBIBYTE = 2**30
 
 
-def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool) -> None:
-    """Make the folder, write down settings and held-out examples, and say what was recognised in the data.
+def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False) -> None:
+    """Say what was recognised in the data; make the folder, and write down settings and held-out examples.
+
+    A dry run writes nothing.
 
     Raises ConfigError when the folder holds a finished run, unless ``overwrite``.
     """
-    if (run_dir / METRICS_FILE).exists() and not overwrite:
+    if (run_dir / METRICS_FILE).exists() and not (overwrite or dry_run):
         raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
     for note in splits.notes:
         say(note)
     say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in splits.parts()) + ".")
+    if dry_run:
+        return
     if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLITS_FILE, "model"):
@@ -105,7 +109,7 @@ def write_report(
     trainable, total = count_parameters(model.network)
     manifest = run_dir / "model" / MANIFEST_FILE
     size = sum(path.stat().st_size for path in manifest.parent.iterdir()) / 2**20
-    last = log[-1]
+    last, plan = log[-1], log[0]["plan"]
     scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
     wrong = [record for record in records if not record["correct"]]
     sections = [
@@ -122,7 +126,10 @@ def write_report(
         "## How it was made",
         f"- Checkpoint `{model.origin.name}`, revision {model.origin.revision or 'none (local)'}, weights sha256 "
         f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "
-        f"trained, {size:.1f} MiB saved\n- {last['step']:,} steps in {last['seconds']:,.0f} s on {machine()}",
+        f"trained, {size:.1f} MiB saved\n- {plan['num_epochs']} epochs planned, peak learning rate "
+        f"{plan['learning_rate']:.1e}, {plan['mixed_precision']} precision, {plan['padding_share']:.1%} padding, "
+        f"{plan['examples_cut']:,} training examples cut\n- {last['step']:,} steps in {last['seconds']:,.0f} s on "
+        f"{machine()}",
         f"```\n{settings['command']}\n```",
     ]
     return "\n\n".join(sections) + "\n"

@@ -24,9 +24,7 @@ class Config(nt.TextData):
     """Replace a finished run in run_dir."""
     task: nt.TextClassificationConfig = nt.TextClassificationConfig()
     lora: nt.LoraConfig = nt.LoraConfig(rank=16, alpha=32)
-    training: nt.TrainingConfig = nt.TrainingConfig(
-        num_epochs=5, learning_rate=2e-3, batch_size=32, warmup_fraction=0.06, dropout=0.0
-    )
+    training: nt.TrainingConfig = nt.TrainingConfig(num_epochs=8, learning_rate=1e-3, batch_size=32)
 
 
 def run(config: Config) -> nt.Metrics:

@@ -37,10 +37,10 @@ def run(config: Config) -> nt.Metrics:
     task = nt.TextClassification.for_splits(splits, config.task)
     model = nt.load_sequence_classifier(config.checkpoint, task.labels, seed=seed)
     model = nt.add_adapter(model, config.adapter, config.lora, seed=seed)
+
+    nt.start_run(config.run_dir, config, splits, overwrite=config.overwrite, dry_run=config.dry_run)
     if config.dry_run:
         return nt.dry_run(model, task, train=splits.train, config=config.training)
-
-    nt.start_run(config.run_dir, config, splits, overwrite=config.overwrite)
     model = nt.fit(
         model, task, train=splits.train, validation=splits.validation, config=config.training, run_dir=config.run_dir
     )

@@ -18,13 +18,16 @@ class Source(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
+IN_MEMORY = Source("memory", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class TextExample:
     """A text, or a pair of texts, and its labels: one, or any number in multi-label data."""
 
     text: str
     labels: tuple[str, ...]
-    source: Source
+    source: Source = IN_MEMORY
     text_pair: str | None = None
 
 
@@ -34,7 +37,7 @@ class TaggedExample:
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
-    source: Source
+    source: Source = IN_MEMORY
 
 
 Example = TypeVar("Example", TextExample, TaggedExample)

@@ -66,14 +66,14 @@ def read_ner(config: NerData, *, seed: int = 0) -> Splits[TaggedExample]:
     )
 
 
-def read_text_file(file: str, config: TextData, *, multi_label: bool) -> list[TextExample]:
-    """The examples of one file."""
-    return read_texts(existing(file, "file"), config, multi_label=multi_label)[0]
+def read_text_file(file: str, config: TextData, *, multi_label: bool) -> tuple[list[TextExample], list[str]]:
+    """The examples of one file, and what was recognised in it."""
+    return read_texts(existing(file, "file to score"), config, multi_label=multi_label)
 
 
-def read_ner_file(file: str, config: NerData) -> list[TaggedExample]:
-    """The examples of one file, in IOB2."""
-    return in_iob2(read_tagged(existing(file, "file"), config))[0]
+def read_ner_file(file: str, config: NerData) -> tuple[list[TaggedExample], list[str]]:
+    """The examples of one file, in IOB2, and what was recognised in it."""
+    return in_iob2(read_tagged(existing(file, "file to score"), config))
 
 
 def read_parts(
@@ -113,9 +113,9 @@ def existing(spelling: str, setting: str) -> Path:
     path = Path(spelling).expanduser()
     if not path.exists():
         hub = " A data set on the Hub is spelled hub:org/name." if setting == "train" else ""
-        raise DataError(f"--{setting} {spelling}: there is no such file.{hub}")
+        raise DataError(f"{spelling}: there is no such file ({setting}).{hub}")
     if path.is_dir() and not (path / SEQUENCE_FILE).is_file():
-        raise DataError(f"--{setting} {spelling} is a folder without a file '{SEQUENCE_FILE}'. Name a file.")
+        raise DataError(f"{spelling} is a folder without a file '{SEQUENCE_FILE}' ({setting}). Name a file.")
     return path
 
 
@@ -193,6 +193,8 @@ def read_tagged(path: Path, config: NerData) -> list[TaggedExample]:
         return [tagged(source, words.split(), tags.split()) for source, words, tags in pairs]
     if path.suffix.lower() in TABLE_FORMATS and TABLE_FORMATS[path.suffix.lower()] in ("jsonl", "parquet"):
         return tagged_of(read_table(path, HEADER_NAMES), config)
+    if path.suffix.lower() == ".csv":
+        raise DataError(f"{path}: words and tags are read from CoNLL columns, jsonl or parquet, not from csv.")
     if sniff(path) == "jsonl":
         return tagged_of(read_table(path, HEADER_NAMES), config)
     return read_conll(path, column_number(config.words_column, 0), column_number(config.tags_column, -1))

@@ -11,11 +11,11 @@ from typing import Any
 
 from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
-from nlp_transfer.data.examples import TaggedExample, TextExample
 from nlp_transfer.data.reading import read_ner_file, read_text_file
 from nlp_transfer.data.tables import TABLE_FORMATS, numbered_lines, read_table
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.predictor import Predictor, Text
+from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import refuse_unknown
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import Classification
@@ -32,12 +32,16 @@ def evaluate_file(predictor: Predictor, file: str, columns: TextData | NerData) 
     if isinstance(task, Ner):
         if not isinstance(columns, NerData):
             columns = NerData(train=file)
-        tagged: list[TaggedExample] = read_ner_file(file, columns)
+        tagged, notes = read_ner_file(file, columns)
+        for note in notes:
+            say(note)
         refuse_unknown(task.labels, ((tag, e.source) for e in tagged for tag in e.tags), "the model's")
         return evaluate(model, task, file, tagged)
     if not isinstance(columns, TextData):
         columns = TextData(train=file)
-    texts: list[TextExample] = read_text_file(file, columns, multi_label=task.multi_label)
+    texts, notes = read_text_file(file, columns, multi_label=task.multi_label)
+    for note in notes:
+        say(note)
     refuse_unknown(task.labels, ((label, e.source) for e in texts for label in e.labels), "the model's")
     return evaluate(model, task, file, texts)
 

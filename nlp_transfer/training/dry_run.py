@@ -16,7 +16,7 @@ from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
-from nlp_transfer.training.fit import Run, describe, prepare
+from nlp_transfer.training.fit import Run, choose_metric, describe, prepare
 from nlp_transfer.training.loop import take_step
 
 GIBIBYTE = 2**30
@@ -27,6 +27,7 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
 
     The first time warms up; the second is timed, and stands for all steps in proportion to their tokens.
     """
+    choose_metric(task, config)
     run = prepare(model, task, train, config)
     describe(run, model)
     steps = run.plan.batches.steps(0)

@@ -75,7 +75,7 @@ def test_text_classification_learns_and_its_model_gives_the_same_labels(checkpoi
             training=nt.TrainingConfig(**TRAINING | {"learning_rate": RATE[adapter]}),
         )
     )
-    assert metrics["accuracy"] >= 0.9
+    assert metrics["accuracy"] >= 0.8
     check_run_folder(tmp_path)
     assert set(json.loads((tmp_path / "splits.json").read_text())) == {"validation", "test"}
     classifier = nt.load(tmp_path / "model")
@@ -141,7 +141,7 @@ def test_several_labels_a_text_are_learned(checkpoint, tmp_path):
         {"gradient_checkpointing": True},
         {"schedule": "cosine", "layer_decay": 0.8},
         {"batch_tokens": 64, "batch_size": None, "gradient_accumulation_steps": 2},
-        {"early_stopping_patience": 2, "selection_metric": "macro_f1"},
+        {"early_stopping_patience": 6, "selection_metric": "macro_f1"},
         {"mixed_precision": "bf16"},
     ],
     ids=str,
