@@ -68,12 +68,12 @@ def read_ner(config: NerData, *, seed: int = 0) -> Splits[TaggedExample]:
 
 def read_text_file(file: str, config: TextData, *, multi_label: bool) -> tuple[list[TextExample], list[str]]:
     """The examples of one file, and what was recognised in it."""
-    return read_texts(existing(file, "file to score"), config, multi_label=multi_label)
+    return read_texts(existing(file, None), config, multi_label=multi_label)
 
 
 def read_ner_file(file: str, config: NerData) -> tuple[list[TaggedExample], list[str]]:
     """The examples of one file, in IOB2, and what was recognised in it."""
-    return in_iob2(read_tagged(existing(file, "file to score"), config))
+    return in_iob2(read_tagged(existing(file, None), config))
 
 
 def read_parts(
@@ -109,13 +109,15 @@ def rename_hub_splits(tables: dict[str, Table], spelling: str) -> dict[str, Tabl
     return {name: table for name, table in named.items() if table is not None}
 
 
-def existing(spelling: str, setting: str) -> Path:
+def existing(spelling: str, setting: str | None) -> Path:
+    """``setting`` is the flag that named the file, if one did."""
+    named = f"--{setting} {spelling}" if setting else spelling
     path = Path(spelling).expanduser()
     if not path.exists():
         hub = " A data set on the Hub is spelled hub:org/name." if setting == "train" else ""
-        raise DataError(f"{spelling}: there is no such file ({setting}).{hub}")
+        raise DataError(f"{named}: there is no such file.{hub}")
     if path.is_dir() and not (path / SEQUENCE_FILE).is_file():
-        raise DataError(f"{spelling} is a folder without a file '{SEQUENCE_FILE}' ({setting}). Name a file.")
+        raise DataError(f"{named} is a folder without a file '{SEQUENCE_FILE}'. Name a file.")
     return path
 
 

@@ -70,7 +70,7 @@ BAD_TEXT = {
 }  # fmt: skip
 BAD_NER = {
     "a tag that is none": (GOOD_CONLL.replace("1990 O", "1990 YEAR"), [], "tag 'YEAR'"),
-    "a word without a tag": (GOOD_CONLL.replace("1990 O", "1990"), [], "data.csv:"),
+    "a word without a tag": (GOOD_CONLL.replace("1990 O", "1990"), [], "data.conll:"),
     "no entity at all": (GOOD_CONLL.replace("B-PER", "O"), [], "holds no entity"),
     "an empty file": ("", [], "holds no sentence"),
 }
@@ -84,10 +84,11 @@ BAD_NER = {
 def test_a_mistake_is_one_line_and_exit_2_and_leaves_no_model(
     call, checkpoint, tmp_path, recipe, content, flags, words
 ):
+    data = "data.conll" if recipe == "ner" else "data.csv"
     if content is not None:
-        (tmp_path / "data.csv").write_text(content)
+        (tmp_path / data).write_text(content)
     base = [] if "--checkpoint" in flags else ["--checkpoint", checkpoint]
-    code, out, err = call("run", recipe, "--train", "data.csv", "--run-dir", "run", *base, *flags)
+    code, out, err = call("run", recipe, "--train", data, "--run-dir", "run", *base, *flags)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert (code, out, len(errors)) == (2, "", 1), err
     assert words in errors[0]

@@ -19,7 +19,7 @@ ROWS = [("Good film", "praise"), ('He said "no", twice', "blame"), ("été 東�
 
 def read(path: Path, *, multi_label: bool = False, **columns: str) -> list[TextExample]:
     """The examples of one file."""
-    return read_text_file(str(path), TextData(train=str(path), **columns), multi_label=multi_label)
+    return read_text_file(str(path), TextData(train=str(path), **columns), multi_label=multi_label)[0]
 
 
 def pairs(examples: list[TextExample]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ PARIS = (("Paris", "!"), ("B-geo-loc", "O"))
 
 def read(path: Path, **columns: str) -> list[TaggedExample]:
     """The sentences of one file."""
-    return read_ner_file(str(path), NerData(train=str(path), **columns))
+    return read_ner_file(str(path), NerData(train=str(path), **columns))[0]
 
 
 def plain(examples: list[TaggedExample]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
