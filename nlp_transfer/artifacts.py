@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 import nlp_transfer
 from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.errors import ArtifactError
+from nlp_transfer.errors import ArtifactError, first_line
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.metrics import Metrics
@@ -161,8 +161,9 @@ def verify(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder
 def logits(model: Model, task: Task[Any, Any], examples: Sequence[Any]) -> list[Tensor]:
     """Of each row by itself, so that padding has no part in it."""
     split: EncodedSplit = task.encode(examples, model)
-    device = next(model.network.parameters()).device
+    device = processes().device  # also of a model just loaded: a GPU and a CPU round differently
     network = model.network.eval()
+    network.to(device)
     return [network(**split.batch((i,)).to(device).inputs).logits.cpu() for i in range(len(split.rows))]
 
 
@@ -254,7 +255,7 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
         saved = load_file(folder / ADAPTER_FILES[1])
         network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise ArtifactError(f"{folder} does not fit its base: {str(error).strip().splitlines()[0]}") from error
+        raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
     expected = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
     if odd := sorted(set(expected) ^ set(saved)):
         raise ArtifactError(f"{folder}: the adapter's tensors do not fit the base (first: {odd[0]}).")

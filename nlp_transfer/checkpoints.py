@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ from typing import Any, Literal
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -34,7 +36,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from nlp_transfer.errors import CheckpointError
+from nlp_transfer.errors import CheckpointError, first_line
 from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
 from nlp_transfer.labels import LabelSet
 
@@ -60,7 +62,7 @@ class Origin:
     """Which checkpoint a model was made from, recorded in the same way wherever it was found."""
 
     name: str
-    """As it was spelled, without the revision."""
+    """As it was spelled, without the revision; of a folder, its absolute path."""
     revision: str | None
     """Commit on the Hub; None for a folder or a package."""
     weights_sha256: str
@@ -128,8 +130,9 @@ def find(checkpoint: str) -> tuple[Path, str, str | None]:
     """The local folder, the name without revision, and the commit if it came from the Hub."""
     if checkpoint.startswith(PACKAGE_PREFIX):
         return find_in_package(checkpoint), checkpoint, None
-    if Path(checkpoint).expanduser().is_dir():
-        return Path(checkpoint).expanduser(), checkpoint, None
+    folder = Path(os.path.expanduser(checkpoint))
+    if folder.is_dir():
+        return folder, str(folder.resolve()), None
     name, _, revision = checkpoint.partition("@")
     if checkpoint.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
         raise CheckpointError(f"There is no folder '{checkpoint}'. A checkpoint is {SPELLINGS}.")
@@ -153,9 +156,11 @@ def find_in_package(checkpoint: str) -> Path:
 
 def download(name: str, revision: str | None) -> Path:
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*")
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = first_line(error).rstrip(".")
         spelling = f"{name}@{revision}" if revision else name
         raise CheckpointError(
             f"Checkpoint '{spelling}' is no folder here and could not be had from the Hub ({reason}). "
@@ -183,8 +188,8 @@ def load_network(
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
         raise CheckpointError(f"Checkpoint '{checkpoint}' cannot be read for a {head} head: {reason}") from error
     new_keys = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     refuse_unpretrained_layers(checkpoint, network, new_keys)
@@ -207,8 +212,13 @@ def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
         with quiet_transformers():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' cannot be read: {reason}") from error
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # where the files are missing, transformers makes an empty tokenizer and says nothing
+        raise CheckpointError(
+            f"Checkpoint '{checkpoint}' holds no tokenizer vocabulary. Put its tokenizer's files there."
+        )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' has no padding token; batches need one.")
     return tokenizer
@@ -258,8 +268,8 @@ def max_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa's relatives count positions from padding_idx + 1
             limits.append(module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0))
-    config_limit = getattr(network.config, "max_position_embeddings", None)
-    return min(limits) if limits else int(config_limit or SANE_LIMIT)
+    config_limit = int(getattr(network.config, "max_position_embeddings", None) or 0)
+    return min(limits) if limits else config_limit if config_limit > 0 else SANE_LIMIT  # XLNet states -1
 
 
 def hash_files(paths: Sequence[Path]) -> str:

@@ -23,11 +23,12 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional
 
-from nlp_transfer.errors import EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError, did_you_mean
+from nlp_transfer.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError, did_you_mean
 
 C = TypeVar("C")
 
 EXIT_INTERRUPTED = 130
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 NOT_WORDS = re.compile(r"[─-╿-]{3,}|[│╭╮╰╯]")
 
 
@@ -52,7 +53,8 @@ def guarded(work: Callable[[], object]) -> int:
     except BrokenPipeError:  # whoever reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", EXIT_FAILURE)
+        code = EXIT_BAD_INPUT if isinstance(error, WRONG_PATH) else EXIT_FAILURE
+        return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", code)
     except KeyboardInterrupt:
         return fail("interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
@@ -235,10 +237,15 @@ def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> Non
         for line in lines:
             print(line)
         return
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder. Name a file.")
     staged = output.with_name(f".{output.name}.part")
-    with staged.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-    staged.replace(output)
+    try:
+        with staged.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        staged.replace(output)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

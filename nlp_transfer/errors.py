@@ -46,6 +46,11 @@ class TrainingError(NlpTransferError, RuntimeError):
     exit_code = EXIT_FAILURE
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, without its epilogue."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(name: str, allowed: Collection[str]) -> str:
     """A sentence that offers the nearest allowed name, or nothing; starts with a blank."""
     close = difflib.get_close_matches(name, list(allowed), n=1)

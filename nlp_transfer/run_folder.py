@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
@@ -34,17 +33,15 @@ from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.fit import LOG_FILE
+from nlp_transfer.training.fit import LOG_FILE, METRICS_FILE
 from nlp_transfer.training.processes import processes
 
 CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.md"
 SPLITS_FILE = "splits.json"
 NUM_WRONG_SHOWN = 8
 MAX_TEXT_SHOWN = 120
-GIBIBYTE = 2**30
 
 
 def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False) -> None:
@@ -52,8 +49,12 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
 
     A dry run writes nothing.
 
-    Raises ConfigError when the folder holds a finished run, unless ``overwrite``.
+    Raises ConfigError when the folder holds a finished run, unless ``overwrite``, and when its ``model`` is not ours to
+    replace.
     """
+    model = run_dir / "model"
+    if model.exists() and not (model / MANIFEST_FILE).is_file():
+        raise ConfigError(f"{model} is there already and is no saved model of a run. Name another --run-dir.")
     if (run_dir / METRICS_FILE).exists() and not (overwrite or dry_run):
         raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
     for note in splits.notes:
@@ -63,8 +64,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
         return
     if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLITS_FILE, "model"):
-            remove(run_dir / name)
+        (run_dir / SPLITS_FILE).unlink(missing_ok=True)
         write_json(run_dir / CONFIG_FILE, {"command": command(), "settings": plain(config)})
         if splits.held_out:
             write_json(run_dir / SPLITS_FILE, splits.held_out)
@@ -184,16 +184,11 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    staged = path.with_suffix(".part")
+    staged.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    staged.replace(path)
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ class Config(nt.TextData):
 def run(config: Config) -> nt.Metrics:
     """Fine-tune, keep the best epoch, save it, and return its test scores."""
     seed = config.training.seed
-    splits = nt.read_text_classification(config, seed=seed)
+    splits = nt.read_text_classification(config, multi_label=config.task.multi_label, seed=seed)
     task = nt.TextClassification.for_splits(splits, config.task)
     model = nt.load_sequence_classifier(config.checkpoint, task.labels, seed=seed)
     model = nt.add_adapter(model, "lora", config.lora, seed=seed)

@@ -191,7 +191,7 @@ def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
     assert "Text is read from column 'text', label from 'label'." in said
     assert "2 examples of long.csv held out as test" in said
     assert "2 examples of long.csv held out as validation" in said
-    assert "20 examples of train are longer than 16 tokens; what is beyond is not read" in said
+    assert "20 examples of train were cut at 16 tokens; what is beyond is not read" in said
     held_out = json.loads((desk / "run" / "splits.json").read_text())
     assert {part: len(places) for part, places in held_out.items()} == {"validation": 2, "test": 2}
 

@@ -39,3 +39,5 @@ class LoraConfig:
             raise ConfigError(f"LoraConfig.alpha must be at least 1, got {self.alpha}.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"LoraConfig.dropout must be from 0 to below 1, got {self.dropout}.")
+        if self.target_modules == ():
+            raise ConfigError("LoraConfig.target_modules must name at least one linear layer, got none.")

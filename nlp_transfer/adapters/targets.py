@@ -30,6 +30,10 @@ def lora_targets(network: PreTrainedModel, wanted: Sequence[str] | None) -> list
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(prefix) and IN_A_LAYER.search(name)
     ]
+    if not linears:
+        raise ConfigError(
+            f"{type(network).__name__} has no linear layers that LoRA could adapt. Take adapter 'head' or 'none'."
+        )
     if wanted is None:
         return linears
     endings = sorted({last_part(name) for name in linears})

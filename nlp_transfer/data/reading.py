@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def rename_hub_splits(tables: dict[str, Table], spelling: str) -> dict[str, Tabl
 def existing(spelling: str, setting: str | None) -> Path:
     """``setting`` is the flag that named the file, if one did."""
     named = f"--{setting} {spelling}" if setting else spelling
-    path = Path(spelling).expanduser()
+    path = Path(os.path.expanduser(spelling))
     if not path.exists():
         hub = " A data set on the Hub is spelled hub:org/name." if setting == "train" else ""
         raise DataError(f"{named}: there is no such file.{hub}")
@@ -182,11 +183,16 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
 def cell_text(value: Any, source: Source, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{source}: column '{column}' holds no text. Each row needs one; delete the row or fill it.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{source}: column '{column}' holds half a surrogate pair, which is no character.") from None
+    refuse_surrogates(value, f"{source}: column '{column}'")
     return value
+
+
+def refuse_surrogates(text: str, where: str) -> None:
+    """Tokenizers fail at them; JSON escapes and bytes that are no UTF-8 bring them in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where} holds half a surrogate pair, which is no character.") from None
 
 
 def read_tagged(path: Path, config: NerData) -> list[TaggedExample]:
@@ -227,6 +233,7 @@ def tagged_of(table: Table, config: NerData) -> list[TaggedExample]:
 def tagged(source: Source, words: list[str], tags: list[str]) -> TaggedExample:
     if len(words) != len(tags) or not words:
         raise DataError(f"{source}: {len(words)} words and {len(tags)} tags; every word needs one tag.")
+    refuse_surrogates(" ".join(words), f"{source}: a word")
     return TaggedExample(tuple(words), tuple(tags), source)
 
 

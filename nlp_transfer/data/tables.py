@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from nlp_transfer.data.examples import Source
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, first_line
 
 HUB_PREFIX = "hub:"
 TABLE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -63,17 +63,21 @@ def sniff(path: Path) -> str:
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines without their ends, from 1; only line feeds end a line, with or without a carriage return."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
-                    f"'iconv -f latin1 -t utf-8'."
-                ) from None
-            if "\0" in line:
-                raise DataError(f"{path}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
-            yield number, line.rstrip("\r\n")
+        yield from decoded(file, str(path))
+
+
+def decoded(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(lines, start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}:{number}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
+                f"'iconv -f latin1 -t utf-8'."
+            ) from None
+        if "\0" in line:
+            raise DataError(f"{name}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
+        yield number, line.rstrip("\r\n")
 
 
 def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table:
@@ -162,7 +166,7 @@ def read_parquet(path: Path) -> Table:
     try:
         part = datasets.Dataset(pyarrow.parquet.read_table(path))
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
+        raise DataError(f"{path}: not a parquet file ({first_line(error)}).") from error
     return from_dataset(part, str(path))
 
 
@@ -174,7 +178,7 @@ def read_hub(spelling: str) -> dict[str, Table]:
             parts = datasets.load_dataset(name, config or None)
         except Exception as error:  # huggingface_hub, fsspec and datasets raise a dozen types here
             raise DataError(
-                f"{spelling}: the data set could not be had from the Hub ({str(error).splitlines()[0]}). "
+                f"{spelling}: the data set could not be had from the Hub ({first_line(error)}). "
                 "Check the spelling and the network, or name files."
             ) from error
     return {str(split): from_dataset(part, f"{spelling}/{split}") for split, part in parts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import Any
 from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.reading import read_ner_file, read_text_file
-from nlp_transfer.data.tables import TABLE_FORMATS, numbered_lines, read_table
+from nlp_transfer.data.tables import TABLE_FORMATS, decoded, numbered_lines, read_table
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.predictor import Predictor, Text
 from nlp_transfer.reporting.progress import say
@@ -50,7 +51,10 @@ def predict_file(
     predictor: Predictor, file: str, text_column: str | None, text_pair_column: str | None
 ) -> Iterator[dict[str, Any]]:
     """A record a text, in order: of a table its rows, of any other file and of "-" (standard input) its lines."""
-    texts = texts_of_file(file, text_column, text_pair_column)
+    reads_pairs = getattr(predictor.task, "text_pair", False)
+    if text_pair_column is not None and not reads_pairs:
+        raise DataError(f"text_pair_column '{text_pair_column}': this model reads one text, no pairs. Leave it out.")
+    texts = texts_of_file(file, text_column, text_pair_column, reads_pairs=reads_pairs)
     while chunk := list(islice(texts, CHUNK)):
         yield from predict_records(predictor, chunk)
 
@@ -71,11 +75,13 @@ def as_record(prediction: Any, *, multi_label: bool) -> dict[str, Any]:
     return found | {"probability": round(prediction.probability, 6), "probabilities": probabilities}
 
 
-def texts_of_file(file: str, text_column: str | None, text_pair_column: str | None) -> Iterator[Text]:
+def texts_of_file(
+    file: str, text_column: str | None, text_pair_column: str | None, *, reads_pairs: bool
+) -> Iterator[Text]:
     if file == STANDARD_INPUT:
-        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        yield from (line for _, line in decoded(sys.stdin.buffer, "standard input"))
         return
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     if not path.is_file():
         raise DataError(f"--file {file}: there is no such file. '-' reads standard input.")
     if path.suffix.lower() not in TABLE_FORMATS:
@@ -83,6 +89,7 @@ def texts_of_file(file: str, text_column: str | None, text_pair_column: str | No
         return
     table = read_table(path, HEADER_NAMES)
     text, pair = text_only_columns(table, text_column, text_pair_column)
+    pair = pair if reads_pairs else None  # a column that looks like a second text is none to this model
     for source, row in table.rows:
         first, second = row.get(text), row.get(pair) if pair else None
         if not isinstance(first, str) or (pair and not isinstance(second, str)):

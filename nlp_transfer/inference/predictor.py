@@ -10,6 +10,7 @@ from typing import Any, overload
 from nlp_transfer.artifacts import AnyTask, load_model
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.data.reading import refuse_surrogates
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.raw_text import Word, split_words
 from nlp_transfer.tasks.ner import Ner, Tagging
@@ -75,6 +76,8 @@ class Predictor:
     def _predict(self, texts: list[Text]) -> list[Prediction]:
         if not texts:
             return []
+        for number, text in enumerate(texts, start=1):
+            check_text(text, number)
         if isinstance(self.task, Ner):
             return list(self._find_entities(self.task, texts))
         return list(self._classify(self.task, texts))
@@ -101,6 +104,13 @@ class Predictor:
     def _probabilities(self, task: Any, examples: Sequence[Any]) -> Any:
         split = task.encode(examples, self.model)
         return predict_split(self.model.network, task, split, len(examples), "predicting")
+
+
+def check_text(text: Any, number: int) -> None:
+    parts = text if isinstance(text, list | tuple) else [text]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError(f"text {number}: expected a text or a pair of texts, got {type(text).__name__}.")
+    refuse_surrogates(" ".join(parts), f"text {number}")
 
 
 def place(words: Sequence[str]) -> list[Word]:

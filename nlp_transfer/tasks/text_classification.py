@@ -157,7 +157,8 @@ class TextClassification(Task[TextExample, Classification]):
         gold: Any = list(example.labels) if self.multi_label else example.labels[0]
         predicted: Any = list(prediction.labels) if self.multi_label else prediction.label
         found = {"predicted": predicted, "gold": gold, "probability": round(prediction.probability, 4)}
-        return {"source": str(example.source), "text": example.text, **pair, **found, "correct": predicted == gold}
+        correct = set(prediction.labels) == set(example.labels)
+        return {"source": str(example.source), "text": example.text, **pair, **found, "correct": correct}
 
     def settings(self) -> dict[str, Any]:
         kind = {"multi_label": self.multi_label, "text_pair": self.text_pair}

@@ -49,7 +49,7 @@ def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -
 def say_cut(split: EncodedSplit, part: str, limit: int) -> None:
     """Nothing is left unread in silence."""
     if split.num_cut:
-        say(f"{split.num_cut:,} examples of {part} are longer than {limit} tokens; what is beyond is not read.")
+        say(f"{split.num_cut:,} examples of {part} were cut at {limit} tokens; what is beyond is not read.")
 
 
 @torch.no_grad()  # not inference_mode: it marks buffers, which DDP then cannot share

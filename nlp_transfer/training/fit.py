@@ -30,6 +30,8 @@ from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.precision import make_accelerator
 
 LOG_FILE = "log.jsonl"
+METRICS_FILE = "metrics.json"
+"""Its presence says that a run is finished."""
 LORA_DROPOUT = "lora_dropout"
 BEST_FILE = Path("checkpoints", "best.safetensors")
 
@@ -100,6 +102,10 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
         num_processes=accelerator.num_processes,
     )
     if config.gradient_checkpointing:
+        if not network.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"TrainingConfig.gradient_checkpointing: {network.config.model_type} models cannot do it."
+            )
         network.gradient_checkpointing_enable({"use_reentrant": False})
     network.to(accelerator.device)
     optimizer = make_optimizer(network, config, plan.learning_rate, encoder_layers(network))
@@ -158,6 +164,7 @@ class Log:
         self._waiting: list[StepResult] = []
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / METRICS_FILE).unlink(missing_ok=True)
             path.write_text("")
 
     def plan(self, run: Run) -> None:
@@ -199,11 +206,12 @@ class Log:
         self._waiting.clear()
 
     def _line(self, result: StepResult) -> dict[str, Any]:
+        grad_norm = float(result.grad_norm)  # infinite where fp16 overflowed, which JSON cannot hold
         return {
             "step": result.step,
             "epoch": result.epoch,
             "loss": round(result.loss.item(), 6),
-            "grad_norm": round(float(result.grad_norm), 6),
+            "grad_norm": round(grad_norm, 6) if math.isfinite(grad_norm) else None,
             "learning_rate": result.learning_rate,
             "rows": result.num_rows,
             "targets": result.num_targets,

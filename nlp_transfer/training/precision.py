@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import MixedPrecision
@@ -21,7 +21,9 @@ def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bo
     # accelerate keeps one state a process and refuses to change its precision; every fit makes its own choice
     AcceleratorState._reset_state()
     ddp = DistributedDataParallelKwargs(find_unused_parameters=some_weights_unused, broadcast_buffers=False)
-    return Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp])
+    # stated, since accelerate would divide the loss by what the environment says
+    once = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp], gradient_accumulation_plugin=once)
 
 
 def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:

@@ -63,6 +63,8 @@ BAD_TEXT = {
     "a row with too many cells": (GOOD + "more, text,a\n", [], "data.csv:42: 3 columns where 2 are expected"),
     "an unknown checkpoint": (GOOD, ["--checkpoint", "./nowhere"], "'./nowhere'"),
     "an unknown package": (GOOD, ["--checkpoint", "package:nothing_here/model"], "nothing_here"),
+    "a Hub id that cannot be": (GOOD, ["--checkpoint", "a--b"], "'a--b'"),
+    "no target modules": (GOOD, ["--lora.target-modules"], "at least one linear layer"),
     "unknown target modules": (GOOD, ["--lora.target-modules", "q_proj"], "end in ['dense', 'key', 'query', 'value']"),
     "more tokens than the checkpoint takes": (GOOD, ["--task.max-tokens", "4096"], "max_tokens must be at most 62"),
     "an unknown metric": (GOOD, ["--training.selection-metric", "bleu"], "selection_metric must be one of accuracy"),
@@ -140,6 +142,25 @@ def test_help_shows_every_setting_with_meaning_and_default(call):
         assert words in out
 
 
+def test_a_failing_run_leaves_the_finished_one_in_its_folder_whole(call, checkpoint, tsv, tmp_path):
+    same = ["run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--run-dir", "run", *FAST]
+    assert call(*same)[0] == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert call(*same, "--overwrite", "--training.selection-metric", "bleu")[0] == 2
+    for name in ("metrics.json", "report.md", "predictions.jsonl", "model/manifest.json"):
+        assert Path("run", name).read_bytes() == before[Path("run", name)]
+
+
+@pytest.mark.parametrize("run_dir", ["data.csv", "data.csv/run"])
+def test_a_folder_that_cannot_be_made_is_named(call, checkpoint, tmp_path, run_dir):
+    (tmp_path / "data.csv").write_text(GOOD)
+    code, _, err = call(
+        *("run", "text_classification", "--train", "data.csv", "--checkpoint", checkpoint, "--run-dir", run_dir, *FAST)
+    )
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: data.csv")
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m nlp_transfer run ner --help | head -1"
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, env=environment())
@@ -193,3 +214,57 @@ def test_evaluating_unknown_labels_is_refused(call, model, tmp_path):
     assert code == 2
     assert "test.tsv:2: label 'prais'" in err
     assert "Did you mean 'praise'?" in err
+
+
+@pytest.fixture(scope="module")
+def tagger(checkpoint, conll, tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "entities"
+    done = nlp_transfer("run", "ner", "--train", conll, "--checkpoint", checkpoint, "--run-dir", run_dir, *FAST)
+    assert done.returncode == 0, done.stderr
+    return run_dir / "model"
+
+
+def test_a_tagger_reads_one_column_even_if_two_look_like_a_pair(call, tagger, tmp_path):
+    (tmp_path / "texts.csv").write_text("question,answer\nAda left Paris .,Bob left .\n")
+    code, out, _ = call("predict", tagger, "--file", "texts.csv")
+    assert (code, json.loads(out).keys()) == (0, {"text", "entities"})
+    code, _, err = call("predict", tagger, "--file", "texts.csv", "--text-pair-column", "answer")
+    assert (code, "reads one text" in err) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["good", "half \\ud800 a pair"])
+def test_what_cannot_be_predicted_leaves_no_file(call, model, tmp_path, text):
+    lines = [f'{{"text": "{text}"}}', '{"text": 3}']
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    code, _, err = call("predict", model, "--file", "texts.jsonl", "--output", "out.jsonl")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.jsonl"]
+
+
+@pytest.mark.parametrize("args", [("half \udcff a pair",), ("a text", "--output", ".")])
+def test_a_text_or_output_that_cannot_be_is_one_line(call, model, args):
+    code, out, err = call("predict", model, *args)
+    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+
+
+def test_standard_input_that_is_no_utf8_is_one_line(model):
+    command = f"printf 'good\\n\\377\\n' | {sys.executable} -m nlp_transfer predict {model}"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, env=environment())
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard input:2: not UTF-8")
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_folder_that_is_no_saved_model_is_never_replaced(call, checkpoint, tsv, tmp_path, flags):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    args = ["run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--run-dir", "."]
+    code, _, err = call(*args, *FAST, *flags)
+    assert (code, "no saved model" in err) == (2, True), err
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_gradient_checkpointing_is_refused_where_the_network_has_none(call, make_checkpoint, tsv):
+    args = ["run", "text_classification", "--train", tsv, "--checkpoint", make_checkpoint("mpnet"), "--dry-run"]
+    code, _, err = call(*args, "--training.gradient-checkpointing")
+    assert (code, "gradient_checkpointing: mpnet" in err) == (2, True), err
