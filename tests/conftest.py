@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from tests.corpus import REVIEWS, SENTENCES, write_conll, write_tsv
 
@@ -24,39 +24,47 @@ POSITIONS = 64
 SPECIALS = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
 
 
+# Written out, not trained: the trainers of `tokenizers` break ties differently in every process.
+TEXTS = [" ".join(words) for words, _ in SENTENCES] + [text for text, _ in REVIEWS]
+WORDS = sorted({word for text in TEXTS for word in text.split()})
+CHARACTERS = sorted({character for word in WORDS for character in word + word.lower()})
+
+
+def halves(word: str) -> tuple[str, str]:
+    middle = (len(word) + 1) // 2
+    return word[:middle], word[middle:]
+
+
 def wordpiece() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    starts, ends = zip(*(halves(word.lower()) for word in WORDS), strict=True)
+    pieces = {*CHARACTERS, *starts} | {f"##{piece}" for piece in {*CHARACTERS, *ends} if piece}
+    vocab = {piece: i for i, piece in enumerate([*SPECIALS, *sorted(pieces)])}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    train(tokenizer, trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIALS, show_progress=False))
     return tokenizer
 
 
 def byte_level() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    train(
-        tokenizer,
-        trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False),
+    starts = {f"Ġ{halves(word)[0]}" for word in WORDS}
+    merges = sorted(
+        {(start[:i], start[i]) for start in starts for i in range(1, len(start))}, key=lambda m: (len(m[0]), m)
     )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {piece: i for i, piece in enumerate([*SPECIALS, *alphabet, *("".join(merge) for merge in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return tokenizer
 
 
 def unigram() -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+    starts, ends = zip(*(halves(word) for word in WORDS), strict=True)
+    pieces = sorted({"▁", *CHARACTERS, *(f"▁{start}" for start in starts), *filter(None, ends)})
+    scores = [(special, 0.0) for special in SPECIALS] + [(piece, -10.0 / len(piece)) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=SPECIALS.index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    train(
-        tokenizer,
-        trainers.UnigramTrainer(vocab_size=200, special_tokens=SPECIALS, unk_token="<unk>", show_progress=False),
-    )
     return tokenizer
-
-
-def train(tokenizer: Tokenizer, trainer: trainers.Trainer) -> None:
-    texts = [" ".join(words) for words, _ in SENTENCES] + [text for text, _ in REVIEWS]
-    tokenizer.train_from_iterator(texts, trainer)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, *, types: bool, padding_side: str) -> int:

@@ -36,7 +36,9 @@ def draw_curves(log: Sequence[Mapping[str, Any]], metric: str, path: Path) -> No
     numbers = [line["epoch"] for line in epochs]
     score.plot(numbers, scores, color=SCORE_COLOUR, marker="o")
     best = int(np.argmax(scores))
-    score.annotate(f"best: {scores[best]:.3f}", (numbers[best], scores[best]), (0, -18), textcoords="offset points")
+    score.annotate(
+        f"best: {scores[best]:.3f}", (numbers[best], scores[best]), (0, 8), textcoords="offset points", ha="center"
+    )
     score.set(title=f"Validation {metric}", xlabel="epoch", ylabel=metric, xlim=(0.5, numbers[-1] + 0.5))
     score.xaxis.set_major_locator(MaxNLocator(integer=True))
     score.margins(y=0.2)
