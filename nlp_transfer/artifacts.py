@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -103,6 +104,8 @@ def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], f
         name_the_base(model.origin, folder / ADAPTER_FILES[0])
     if model.moved_by is not None:
         move_back(model.moved_by, folder)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~umask())  # safetensors writes files that only their owner can read
     picked = list(zip(evaluation.examples, evaluation.predictions, strict=True))[:NUM_SAMPLES]
     manifest = Manifest(
         task=task.settings(),
@@ -180,8 +183,12 @@ def put_in_place(staged: Path, folder: Path) -> None:
 def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, AnyTask]:
     """Read back what ``save_model`` wrote, on ``checkpoint`` if given, else on the base that the manifest names.
 
+    ``folder`` may also be the run folder that the model stands in.
+
     Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer.
     """
+    if not (folder / MANIFEST_FILE).exists() and (folder / "model" / MANIFEST_FILE).is_file():
+        folder = folder / "model"  # the folder of the whole run was named
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "none":
@@ -262,6 +269,13 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
     if bad := [name for name, tensor in saved.items() if not torch.isfinite(tensor).all()]:
         raise ArtifactError(f"{folder}: {bad[0]} holds values that are not finite.")
     return network
+
+
+def umask() -> int:
+    """What the user takes away from the rights of new files; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def hash_file(path: Path) -> str:

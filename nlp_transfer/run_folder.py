@@ -94,7 +94,9 @@ def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any]) -> None:
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
     say(f"{evaluation.part}: {scores}")
     say(f"Report: {run_dir / REPORT_FILE}   Model: {run_dir / 'model'}")
-    say(f'Next:   nlp-transfer predict {model} "A text of yours."')
+    pairs = getattr(evaluation.examples[0], "text_pair", None) is not None
+    what = "--file pairs.csv" if pairs else '"A text of yours."'
+    say(f"Next:   nlp-transfer predict {model} {what}")
 
 
 def write_report(

@@ -60,6 +60,7 @@ def main() -> None:
         compute_metrics=lambda output: score(output.predictions, output.label_ids, splits.validation, task),
     )
     trainer.train()
+    trainer.compute_metrics = None  # it knows the validation part only
     predicted = trainer.predict(parts["test"])
     metrics = score(predicted.predictions, predicted.label_ids, splits.test, task)
     config.run_dir.mkdir(parents=True, exist_ok=True)

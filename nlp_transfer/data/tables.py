@@ -57,6 +57,8 @@ def sniff(path: Path) -> str:
     first = next((line for _, line in numbered_lines(path) if line.strip()), "")
     if first.lstrip().startswith("{"):
         return "jsonl"
+    if first.lstrip().startswith("["):
+        raise DataError(f"{path}: a JSON list is not read. Write one object a line (jsonl).")
     return "tsv" if "\t" in first else "csv"
 
 

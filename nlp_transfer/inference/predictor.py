@@ -71,6 +71,8 @@ class Predictor:
         """
         if isinstance(texts, str | tuple):
             return self._predict([texts])[0]
+        if not isinstance(texts, Sequence):
+            raise DataError(f"predict takes a text or a list of texts, got {type(texts).__name__}.")
         return self._predict(list(texts))
 
     def _predict(self, texts: list[Text]) -> list[Prediction]:

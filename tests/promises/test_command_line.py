@@ -182,6 +182,22 @@ def test_a_finished_run_is_not_overwritten_unasked(call, checkpoint, tsv, model)
     assert call(*same, "--overwrite")[0] == 0
 
 
+def test_a_json_list_is_refused_in_a_short_line(call, checkpoint, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps([{"text": "a text " * 100, "label": "b"}] * 50))
+    code, _, err = call("run", "text_classification", "--train", "list.json", "--checkpoint", checkpoint)
+    assert (code, err) == (2, "error: list.json: a JSON list is not read. Write one object a line (jsonl).\n")
+
+
+def test_the_folder_of_a_run_stands_for_its_model(call, model):
+    assert call("predict", model.parent, "a great film") == call("predict", model, "a great film")
+
+
+def test_others_may_read_what_a_run_leaves(model):
+    assert {path.stat().st_mode & 0o777 for path in model.iterdir()} == {
+        (model / "manifest.json").stat().st_mode & 0o777
+    }
+
+
 def test_predictions_are_json_lines_from_texts_a_file_or_standard_input(call, model, tmp_path):
     done = nlp_transfer("predict", model, stdin="a great film\nan awful book\n")
     piped = [json.loads(line) for line in done.stdout.splitlines()]
