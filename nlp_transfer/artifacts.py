@@ -9,7 +9,6 @@ Only safetensors and JSON are written and read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import nlp_transfer
-from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
+from nlp_transfer.checkpoints import Model, Origin, hash_files, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.batching import EncodedSplit
 from nlp_transfer.errors import ArtifactError, first_line
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
@@ -115,7 +114,7 @@ def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], f
         scores={evaluation.part: evaluation.metrics},
         samples=[task.record(example, prediction) for example, prediction in picked],
         versions={module.__name__: module.__version__ for module in (nlp_transfer, torch, transformers, peft)},
-        sha256={path.name: hash_file(path) for path in sorted(folder.iterdir())},
+        sha256={path.name: hash_files([path]) for path in sorted(folder.iterdir())},
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -223,7 +222,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
-        if hash_file(path) != manifest.sha256.get(name):
+        if hash_files([path]) != manifest.sha256.get(name):
             raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")
 
 
@@ -276,8 +275,3 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,18 +112,12 @@ def distilbert(vocab: int) -> hf.PreTrainedModel:
     )
 
 
-def electra(vocab: int) -> hf.PreTrainedModel:
-    config = hf.ElectraConfig(
-        **SIZE, vocab_size=vocab, embedding_size=16, max_position_embeddings=POSITIONS, pad_token_id=0
-    )
-    return hf.ElectraModel(config)
-
-
-def albert(vocab: int) -> hf.PreTrainedModel:
-    config = hf.AlbertConfig(
-        **SIZE, vocab_size=vocab, embedding_size=16, max_position_embeddings=POSITIONS, pad_token_id=0
-    )
-    return hf.AlbertModel(config)
+def factorised(
+    model: type[hf.PreTrainedModel], config: type[hf.PretrainedConfig]
+) -> Callable[[int], hf.PreTrainedModel]:
+    """Families whose embeddings are narrower than their layers."""
+    sizes = {"embedding_size": 16, "max_position_embeddings": POSITIONS, "pad_token_id": 0}
+    return lambda vocab: model(config(**SIZE, **sizes, vocab_size=vocab))
 
 
 def deberta(vocab: int) -> hf.PreTrainedModel:
@@ -168,8 +162,8 @@ FAMILIES: dict[str, Family] = {
     "roberta": (byte_level, False, roberta_like(hf.RobertaModel, hf.RobertaConfig)),
     "xlm-roberta": (unigram, False, roberta_like(hf.XLMRobertaModel, hf.XLMRobertaConfig)),
     "distilbert": (wordpiece, False, distilbert),
-    "electra": (wordpiece, True, electra),
-    "albert": (unigram, True, albert),
+    "electra": (wordpiece, True, factorised(hf.ElectraModel, hf.ElectraConfig)),
+    "albert": (unigram, True, factorised(hf.AlbertModel, hf.AlbertConfig)),
     "deberta-v2": (unigram, True, deberta),
     "mpnet": (wordpiece, False, roberta_like(hf.MPNetModel, hf.MPNetConfig)),
     "camembert": (unigram, False, roberta_like(hf.CamembertModel, hf.CamembertConfig)),

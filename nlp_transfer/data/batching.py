@@ -146,12 +146,11 @@ class BatchPlan:
 
     def padding_share(self, epoch: int) -> float:
         """Share of the positions computed in an epoch that are padding."""
-        computed = sum(
-            len(micro) * int(self.lengths[list(micro)].max())
-            for step in self.steps(epoch)
-            for micro in step.micro_batches
-        )
-        return 1 - int(self.lengths.sum()) / computed
+        return 1 - int(self.lengths.sum()) / sum(map(self.computed_tokens, self.steps(epoch)))
+
+    def computed_tokens(self, step: Step) -> int:
+        """Positions of a step, padding included."""
+        return sum(len(rows) * int(self.lengths[list(rows)].max()) for rows in step.micro_batches)
 
     def _bucketed(self, rng: np.random.Generator) -> IntArray:
         """A random order, sorted by length within buckets; every second bucket descends so that they join well."""

@@ -169,12 +169,12 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
         if not 0 <= value < len(names):
             raise DataError(f"{source}: label id {value} has no name; the file names 0 to {len(names) - 1}.")
         return names[value]
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    name = "" if missing or isinstance(value, list | dict) else str(value).strip()
     if isinstance(value, list | dict):
         raise DataError(
             f"{source}: the label is a {type(value).__name__}, expected a name. For lists, use multi-label."
         )
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    name = "" if missing else str(value).strip()
     if not name:
         raise DataError(f"{source}: label is empty. Each row needs one of your labels; delete the row or label it.")
     return name

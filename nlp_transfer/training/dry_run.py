@@ -30,10 +30,11 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     choose_metric(task, config)
     run = prepare(model, task, train, config)
     describe(run, model)
-    steps = run.plan.batches.steps(0)
-    widest = max(steps, key=lambda step: computed_tokens(run, step))
+    batches = run.plan.batches
+    steps = batches.steps(0)
+    widest = max(steps, key=batches.computed_tokens)
     seconds = [timed_step(run, task, widest, config.max_grad_norm) for _ in range(2)][-1]
-    share = computed_tokens(run, widest) / sum(computed_tokens(run, step) for step in steps)
+    share = batches.computed_tokens(widest) / sum(map(batches.computed_tokens, steps))
     expected = seconds / share * run.plan.num_epochs
     memory = peak_memory()
     say(
@@ -43,15 +44,10 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     return {
         "trainable_parameters": float(count_parameters(model.network)[0]),
         "steps": float(run.plan.num_steps),
-        "padding_share": run.plan.batches.padding_share(0),
+        "padding_share": batches.padding_share(0),
         "seconds": expected,
         "memory_gib": memory,
     }
-
-
-def computed_tokens(run: Run, step: Step) -> int:
-    lengths = run.split.lengths
-    return sum(len(rows) * int(lengths[list(rows)].max()) for rows in step.micro_batches)
 
 
 def timed_step(run: Run, task: Task[E, P], step: Step, max_grad_norm: float) -> float:
