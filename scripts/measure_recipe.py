@@ -4,6 +4,9 @@
     python scripts/measure_recipe.py wnut17_minilm_lora --name "WNUT-17" --seeds 0 1 2 --peer --train T ...
     python scripts/measure_recipe.py --render
 
+With --side-by-side 2, two seeds are trained at a time, each on half of the cores: less time in all, and scores that are
+no different. The row says so, since its minutes are then those of half a machine.
+
 All rows are kept in recipes/measured.json, each with commit, command, seeds and machine; the tables are made from it.
 With --peer, HF Trainer + PEFT is trained on the same splits with the recipe's checkpoint, rank, epochs, learning rate
 and batch size, and scored by the same function (scripts/peer_hf_trainer.py).
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ MEASURED = PROJECT / "recipes" / "measured.json"
 PAGES = (PROJECT / "README.md", PROJECT / "recipes" / "README.md")
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 OURS, PEER = "nlp-transfer", "HF Trainer + PEFT"
+BF16_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16"}
 HEADER = ("data, recipe", "by", "metric", "mean ± sd", "seeds", "minutes a run")
 
 
@@ -36,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--name", help="what the row is called")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--side-by-side", type=int, default=1, help="how many seeds are trained at a time")
     parser.add_argument("--peer", action="store_true", help="measure HF Trainer + PEFT beside it")
     parser.add_argument("--render", action="store_true", help="only write the tables again")
     parser.add_argument("recipe", nargs="?")
@@ -44,13 +50,17 @@ def main() -> None:
         if not (args.name and args.recipe):
             parser.error("--name and a recipe are needed")
         for system in [OURS, PEER] if args.peer else [OURS]:
-            add(measure(system, args.name, args.recipe, settings, args.seeds))
+            add(measure(system, args.name, args.recipe, settings, args.seeds, args.side_by_side))
     render()
 
 
-def measure(system: str, name: str, recipe: str, settings: list[str], seeds: list[int]) -> dict[str, Any]:
+def measure(
+    system: str, name: str, recipe: str, settings: list[str], seeds: list[int], side_by_side: int
+) -> dict[str, Any]:
     """Train once a seed, in a process of its own; the score is the first one that the recipe reports."""
-    runs = [run_once(system, recipe, settings, seed) for seed in seeds]
+    threads = max(1, (os.cpu_count() or 1) // side_by_side)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        runs = list(pool.map(lambda seed: run_once(system, recipe, settings, seed, threads), seeds))
     metric = runs[0]["metric"]
     shown = shlex.join(["nlp-transfer", "run", recipe, *(Path(s).name if "/" in s else s for s in settings)])
     return {
@@ -63,12 +73,12 @@ def measure(system: str, name: str, recipe: str, settings: list[str], seeds: lis
         "minutes": [round(run["minutes"], 1) for run in runs],
         "command": shown,
         "commit": git("rev-parse", "--short", "HEAD"),
-        "machine": machine(),
+        "machine": machine(threads, side_by_side),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def run_once(system: str, recipe: str, settings: list[str], seed: int) -> dict[str, Any]:
+def run_once(system: str, recipe: str, settings: list[str], seed: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder, "run")
         start = time.monotonic()
@@ -77,7 +87,8 @@ def run_once(system: str, recipe: str, settings: list[str], seed: int) -> dict[s
             command = [sys.executable, "-m", "nlp_transfer", "run", recipe, *flags]
         else:
             command = [sys.executable, str(PROJECT / "scripts" / "peer_hf_trainer.py"), recipe, *flags]
-        subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        subprocess.run(command, check=True, env=environment)
         scores = json.loads((run_dir / "metrics.json").read_text())
         part = scores.get("test") or scores["validation"]
         metric = next(iter(part))
@@ -135,18 +146,19 @@ def git(*args: str) -> str:
     return done.stdout.strip()
 
 
-def machine() -> str:
-    """Cores and name of the processor, or the GPU."""
+def machine(threads: int, side_by_side: int) -> str:
+    """Cores and name of the processor, or the GPU, and what else the script ran there."""
     import torch
 
+    beside = f", {side_by_side} runs side by side" if side_by_side > 1 else ""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name() + beside
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "")
-    extra = ", AMX bf16" if "amx_bf16" in flags else ""
-    return f"{torch.get_num_threads()} of {os.cpu_count()} cores of an {name}{extra}, no GPU"
+    bf16 = next((f", {title}" for flag, title in BF16_FLAGS.items() if flag in flags), "")
+    return f"{threads} of {os.cpu_count()} cores of an {name}{bf16}, no GPU{beside}"
 
 
 if __name__ == "__main__":
