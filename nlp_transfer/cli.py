@@ -23,6 +23,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional
 
+from nlp_transfer import __version__
 from nlp_transfer.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError, did_you_mean
 
 C = TypeVar("C")
@@ -179,20 +180,18 @@ def evaluate(
         words_column: NER: column of the words.
         tags_column: NER: column of the tags.
     """
-    from nlp_transfer.data.config import NerData, TextData
     from nlp_transfer.inference.files import evaluate_file
     from nlp_transfer.inference.predictor import load
-    from nlp_transfer.tasks.ner import Ner
 
+    columns = {
+        "text_column": text_column,
+        "text_pair_column": text_pair_column,
+        "label_column": label_column,
+        "words_column": words_column,
+        "tags_column": tags_column,
+    }
     predictor = load(model, checkpoint=checkpoint)
-    columns: TextData | NerData
-    if isinstance(predictor.task, Ner):
-        columns = NerData(train=file, words_column=words_column, tags_column=tags_column)
-    else:
-        columns = TextData(
-            train=file, text_column=text_column, text_pair_column=text_pair_column, label_column=label_column
-        )
-    result = evaluate_file(predictor, file, columns)
+    result = evaluate_file(predictor, file, {name: value for name, value in columns.items() if value is not None})
     if output is not None:
         pairs = zip(result.examples, result.predictions, strict=True)
         write_records((predictor.task.record(example, prediction) for example, prediction in pairs), output)
@@ -260,6 +259,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> int:
     """The ``nlp-transfer`` command; gives the exit code."""
     args = sys.argv[1:]
+    if args == ["--version"]:
+        print(f"nlp-transfer {__version__}")
+        return EXIT_OK
     if args[:1] == ["run"] and len(args) > 1 and not args[1].startswith("-"):
         return guarded(lambda: run_recipe(args[1], tuple(args[2:])))  # the recipe reads its own flags
     return guarded(lambda: dispatch(args))

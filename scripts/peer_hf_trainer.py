@@ -117,7 +117,7 @@ def score(logits: Any, label_ids: Any, examples: Any, task: Any) -> dict[str, fl
     for row, gold, example in zip(ids, label_ids, examples, strict=True):
         tags = [names[i] for i in row[gold != -100]]
         predicted.append(tags + ["O"] * (len(example.words) - len(tags)))
-    f1 = score_entities(predicted, [example.tags for example in examples], task.types).metrics["f1"]
+    f1 = score_entities(predicted, [example.tags for example in examples], task.classes).metrics["f1"]
     return {"f1": f1, "score": f1}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.reading import read_ner_file, read_text_file
 from nlp_transfer.data.tables import TABLE_FORMATS, decoded, numbered_lines, read_table
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import Predictor, Text
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import refuse_unknown
@@ -27,24 +27,27 @@ CHUNK = 1024
 """Texts that are predicted together; memory does not grow with the file."""
 
 
-def evaluate_file(predictor: Predictor, file: str, columns: TextData | NerData) -> Evaluation[Any, Any]:
-    """Score the labelled examples of ``file``. Raises DataError for a label that the model does not know."""
+def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, str]) -> Evaluation[Any, Any]:
+    """Score the labelled examples of ``file``; ``columns`` are settings of NerData or TextData.
+
+    Raises DataError for a label that the model does not know, ConfigError for a column that its task does not read.
+    """
     model, task = predictor.model, predictor.task
+    data_type = NerData if isinstance(task, Ner) else TextData
+    known = [field.name for field in fields(data_type) if field.name.endswith("_column")]
+    if foreign := [name for name in columns if name not in known]:
+        raise ConfigError(f"{foreign[0]}: this model does {task.name}, which reads {' and '.join(known)}.")
+    examples: Sequence[Any]
     if isinstance(task, Ner):
-        if not isinstance(columns, NerData):
-            columns = NerData(train=file)
-        tagged, notes = read_ner_file(file, columns)
-        for note in notes:
-            say(note)
-        refuse_unknown(task.labels, ((tag, e.source) for e in tagged for tag in e.tags), "the model's")
-        return evaluate(model, task, file, tagged)
-    if not isinstance(columns, TextData):
-        columns = TextData(train=file)
-    texts, notes = read_text_file(file, columns, multi_label=task.multi_label)
+        examples, notes = read_ner_file(file, NerData(train=file, **columns))
+        found = ((tag, e.source) for e in examples for tag in e.tags)
+    else:
+        examples, notes = read_text_file(file, TextData(train=file, **columns), multi_label=task.multi_label)
+        found = ((label, e.source) for e in examples for label in e.labels)
     for note in notes:
         say(note)
-    refuse_unknown(task.labels, ((label, e.source) for e in texts for label in e.labels), "the model's")
-    return evaluate(model, task, file, texts)
+    refuse_unknown(task.labels, found, "the model's")
+    return evaluate(model, task, file, examples)
 
 
 def predict_file(

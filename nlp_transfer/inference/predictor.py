@@ -58,7 +58,7 @@ class Predictor:
     @property
     def labels(self) -> tuple[str, ...]:
         """The label names; of NER, the entity types."""
-        return self.task.types if isinstance(self.task, Ner) else self.task.labels.names
+        return self.task.classes
 
     @overload
     def predict(self, texts: str | tuple[str, str]) -> Any: ...

@@ -53,6 +53,11 @@ class Task(ABC, Generic[E, P]):
     def metric_names(self) -> tuple[str, ...]:
         """What ``score`` measures; the first one picks the best epoch unless another is asked for."""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a person tells apart: the labels; of NER, the entity types."""
+        return self.labels.names
+
     @abstractmethod
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
         """Rows for the network; every label of ``examples`` must be known."""

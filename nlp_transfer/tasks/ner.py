@@ -69,8 +69,7 @@ class Ner(Task[TaggedExample, Tagging]):
         return ENTITY_METRICS
 
     @property
-    def types(self) -> tuple[str, ...]:
-        """The entity types, in the order of the labels."""
+    def classes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(split_tag(name)[1] for name in self.labels.names[1:]))
 
     def encode(self, examples: Sequence[TaggedExample], model: Model) -> EncodedSplit:
@@ -123,7 +122,7 @@ class Ner(Task[TaggedExample, Tagging]):
         )
 
     def score(self, predictions: Sequence[Tagging], examples: Sequence[TaggedExample]) -> Score:
-        return score_entities([p.tags for p in predictions], [e.tags for e in examples], self.types)
+        return score_entities([p.tags for p in predictions], [e.tags for e in examples], self.classes)
 
     def record(self, example: TaggedExample, prediction: Tagging) -> dict[str, Any]:
         found, wanted = spans_of(prediction.tags), spans_of(example.tags)

@@ -29,7 +29,7 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     """
     choose_metric(task, config)
     run = prepare(model, task, train, config)
-    describe(run, model)
+    describe(run, model, task)
     batches = run.plan.batches
     steps = batches.steps(0)
     widest = max(steps, key=batches.computed_tokens)

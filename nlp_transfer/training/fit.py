@@ -18,6 +18,7 @@ from torch import nn
 from nlp_transfer.adapters.lora import count_parameters, encoder_layers, trainable_state
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import EncodedSplit
+from nlp_transfer.data.columns import quoted
 from nlp_transfer.errors import ConfigError, TrainingError
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
@@ -62,7 +63,7 @@ def fit(
     """
     metric = choose_metric(task, config)
     run = prepare(model, task, train, config)
-    describe(run, model)
+    describe(run, model, task)
     held_out = task.encode(validation, model)
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
@@ -130,9 +131,10 @@ def steps_of(run: Run, task: Task[Any, Any], config: TrainingConfig) -> Iterable
     return train_steps(run.accelerator, run.state, run.split, task.loss_sum, run.plan, config.max_grad_norm)
 
 
-def describe(run: Run, model: Model) -> None:
+def describe(run: Run, model: Model, task: Task[Any, Any]) -> None:
     trainable, total = count_parameters(model.network)
     plan = run.plan
+    say(f"{len(task.classes)} labels: {quoted(task.classes)}.")
     say(
         f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {plan.num_epochs} epochs, "
         f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "

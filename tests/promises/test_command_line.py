@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nlp_transfer import cli
+from nlp_transfer import __version__, cli
 from tests.processes import environment, nlp_transfer
 
 FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
@@ -134,6 +134,10 @@ def test_recipes_are_listed_and_copied_and_never_overwritten(call, tmp_path):
     assert (code, "exists already" in err) == (2, True)
 
 
+def test_the_version_is_printed(call):
+    assert call("--version") == (0, f"nlp-transfer {__version__}\n", "")
+
+
 def test_help_shows_every_setting_with_meaning_and_default(call):
     code, out, _ = call("run", "ner", "--help")
     assert code == 0
@@ -230,6 +234,20 @@ def test_evaluating_unknown_labels_is_refused(call, model, tmp_path):
     assert code == 2
     assert "test.tsv:2: label 'prais'" in err
     assert "Did you mean 'praise'?" in err
+
+
+def test_columns_of_another_task_are_not_passed_over(call, model, tsv):
+    code, _, err = call("evaluate", model, tsv, "--tags-column", "3")
+    assert (code, "tags_column: this model does text_classification" in err) == (2, True), err
+
+
+def test_a_run_says_what_it_tells_apart(call, checkpoint, tsv, conll):
+    for recipe, train, words in [
+        ("text_classification", tsv, "2 labels: 'blame', 'praise'."),
+        ("ner", conll, "3 labels: 'LOC', 'ORG', 'PER'."),
+    ]:
+        code, _, err = call("run", recipe, "--train", train, "--checkpoint", checkpoint, "--dry-run")
+        assert (code, words in err) == (0, True), err
 
 
 @pytest.fixture(scope="module")
