@@ -1,7 +1,7 @@
 """The model folder that a finished run leaves: write it, verify it, read it.
 
     adapter_config.json, adapter_model.safetensors   adapter and complete head, as plain PEFT reads them
-    manifest.json                                    all that those two do not say; see ``Manifest``
+    manifest.json                                    all that those two do not say; see ``manifest``
 
 Where all weights were trained, the folder holds a plain transformers model and its tokenizer instead of the first two.
 Only safetensors and JSON are written and read.
@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,22 +26,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import nlp_transfer
-from nlp_transfer.checkpoints import Model, Origin, hash_files, load_model as load_checkpoint, quiet_transformers
+from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.errors import ArtifactError, first_line
+from nlp_transfer.errors import ArtifactError, ConfigError, first_line
+from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.labels import LabelSet
-from nlp_transfer.metrics import Metrics
+from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest, read_manifest
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import TextClassification
 from nlp_transfer.training.evaluate import Evaluation
 from nlp_transfer.training.processes import processes
 
-FORMAT = 1
-MANIFEST_FILE = "manifest.json"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-WHOLE_FILES = ("config.json", "model.safetensors")
 NUM_SAMPLES = 8
 MOVED_TOLERANCE = 1e-3
 """PiSSA and OLoRA adapters are rewritten for the base's own weights, which rounds; all others come back exactly."""
@@ -49,34 +46,13 @@ MOVED_TOLERANCE = 1e-3
 AnyTask = TextClassification | Ner
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What belongs to a model beside its weights."""
-
-    task: dict[str, Any]
-    """Name, labels in the order of their ids, and what else the task needs."""
-    max_tokens: int
-    """Longest input in tokens."""
-    adapter: str
-    """lora, head or none: which weights the folder holds."""
-    checkpoint: Origin
-    """The base. Its encoder and tokenizer are compared by their hashes when the model is loaded."""
-    scores: dict[str, Metrics]
-    """By part of the data."""
-    samples: list[dict[str, Any]]
-    """A few examples with their predictions, to try a loaded model with."""
-    versions: dict[str, str]
-    """Of the libraries that made it."""
-    sha256: dict[str, str]
-    """Of the other files."""
-    format: int = FORMAT
-
-
 def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> Path:
     """Write the model, load it again on a clean base, compare outputs, and only then put it in its place.
 
-    The main process writes, the others wait. Raises ArtifactError when what was loaded answers differently.
+    The main process writes, the others wait. Raises ArtifactError when what was loaded answers differently, and
+    ConfigError when ``folder`` holds something else than a saved model.
     """
+    refuse_other_content(folder)
     group = processes()
     if group.is_main_process:
         staged = folder.with_name(f".{folder.name}.part")
@@ -90,6 +66,12 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
             shutil.rmtree(staged, ignore_errors=True)
     group.wait_for_everyone()
     return folder
+
+
+def refuse_other_content(folder: Path) -> None:
+    """A saved model is replaced as a whole; nothing else may stand in its place."""
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+        raise ConfigError(f"{folder} is there already and is no saved model. Name another folder.")
 
 
 def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
@@ -192,6 +174,8 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     task = make_task(manifest)
     if manifest.adapter == "none":
         model = load_checkpoint(str(folder), task.labels, task.head)
+        if not model.brings_head:
+            raise ArtifactError(f"{folder} holds no head for the {len(task.labels)} labels of its {MANIFEST_FILE}.")
         return replace(model, origin=manifest.checkpoint, adapter="none"), task
     base = load_checkpoint(checkpoint or base_name(manifest.checkpoint), task.labels, task.head)
     check_base(manifest.checkpoint, base.origin, folder)
@@ -199,39 +183,13 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     return replace(base, network=network.eval(), adapter=manifest.adapter), task
 
 
-def read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. Name the 'model' folder of a run.")
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-        if raw["format"] != FORMAT:
-            raise ArtifactError(f"{path}: format {raw['format']} is unknown here; this version reads {FORMAT}.")
-        manifest = Manifest(**{**raw, "checkpoint": Origin(**raw["checkpoint"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{path} is damaged ({error}). Get the folder again from where it was made.") from error
-    check_files(manifest, folder)
-    return manifest
-
-
-def check_files(manifest: Manifest, folder: Path) -> None:
-    needed = WHOLE_FILES if manifest.adapter == "none" else ADAPTER_FILES
-    for name in {*needed, *manifest.sha256}:
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
-        if hash_files([path]) != manifest.sha256.get(name):
-            raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")
-
-
 def make_task(manifest: Manifest) -> AnyTask:
-    settings = dict(manifest.task)
-    labels = LabelSet(tuple(settings["labels"]))
+    settings, labels = manifest.task, LabelSet(tuple(manifest.task["labels"]))
     if settings["name"] == TextClassification.name:
-        kind = {name: settings[name] for name in ("multi_label", "text_pair")}
-        return TextClassification(labels=labels, max_tokens=manifest.max_tokens, **kind)
+        multi_label, text_pair = bool(settings.get("multi_label")), bool(settings.get("text_pair"))
+        return TextClassification(
+            labels=labels, max_tokens=manifest.max_tokens, multi_label=multi_label, text_pair=text_pair
+        )
     if settings["name"] == Ner.name:
         return Ner(labels=labels, max_tokens=manifest.max_tokens)
     raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")

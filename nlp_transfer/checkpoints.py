@@ -11,21 +11,18 @@ Only safetensors and JSON are read, and ``trust_remote_code`` is always off.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -37,6 +34,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from nlp_transfer.errors import CheckpointError, first_line
+from nlp_transfer.fingerprints import hash_files, hash_tensors, hash_tokenizer
 from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
 from nlp_transfer.labels import LabelSet
 
@@ -49,12 +47,6 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 SANE_LIMIT = 100_000
 """A tokenizer that knows no limit says 1e30."""
-PROBES = (
-    "Hello, World!",
-    "naïve café — 漢字 🙂",
-    "don't\tstop  e-mail @user #tag http://x.y",
-    "İSTANBUL ß ﬁ 12,345.67",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +75,8 @@ class Model:
     origin: Origin
     head_modules: tuple[str, ...]
     """Names of all modules that did not come pretrained: they are always trained and saved whole."""
+    brings_head: bool
+    """Whether the checkpoint held a head for as many labels, which is then where training begins."""
     max_tokens: int
     """The longest input that the encoder takes, special tokens included."""
     adapter: str = "none"
@@ -107,21 +101,24 @@ def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int =
     Raises CheckpointError when the checkpoint cannot be found, read, or used for this kind of head.
     """
     folder, name, revision = find(checkpoint)
+    refuse_other_folders(folder, checkpoint)
     network, new_keys = load_network(folder, checkpoint, labels, head, seed)
     tokenizer = load_tokenizer(folder, checkpoint)
     origin = Origin(
         name=name,
         revision=revision,
         weights_sha256=hash_files(sorted(folder.glob("*.safetensors"))),
-        encoder_sha256=hash_encoder(network, new_keys),
+        encoder_sha256=hash_tensors(pretrained_state(network, new_keys)),
         tokenizer_sha256=hash_tokenizer(tokenizer),
     )
-    heads = head_modules(network, new_keys)
+    if network.config.pad_token_id is None:  # decoders look for it to find the last token of a text
+        network.config.pad_token_id = tokenizer.pad_token_id
     return Model(
         network=network,
         tokenizer=tokenizer,
         origin=origin,
-        head_modules=heads,
+        head_modules=head_modules(network, new_keys, head),
+        brings_head=not any(outside_encoder(network, new_keys)),
         max_tokens=max_tokens(network, tokenizer),
     )
 
@@ -163,9 +160,24 @@ def download(name: str, revision: str | None) -> Path:
         reason = first_line(error).rstrip(".")
         spelling = f"{name}@{revision}" if revision else name
         raise CheckpointError(
-            f"Checkpoint '{spelling}' is no folder here and could not be had from the Hub ({reason}). "
+            f"Checkpoint '{spelling}' is no folder here and could not be downloaded from the Hub ({reason}). "
             f"Check the spelling and the network; a checkpoint is {SPELLINGS}."
         ) from error
+
+
+def refuse_other_folders(folder: Path, checkpoint: str) -> None:
+    """What is no checkpoint, but often named as one."""
+    if any(folder.glob("*.safetensors")) and (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"'{checkpoint}' is an adapter, not a checkpoint. Name the checkpoint it was trained on; an adapter is "
+            "loaded with nt.load."
+        )
+    raise CheckpointError(
+        f"Checkpoint '{checkpoint}' lacks config.json or weights in safetensors, the only format read here. On the "
+        "Hub a revision such as @refs/pr/1 may have them; else convert it with transformers' save_pretrained."
+    )
 
 
 def load_network(
@@ -174,7 +186,7 @@ def load_network(
     """The network in fp32 and evaluation mode, and the names of the tensors that the checkpoint did not hold."""
     auto = AutoModelForSequenceClassification if head == "sequence" else AutoModelForTokenClassification
     try:
-        with quiet_transformers(), torch.random.fork_rng():
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network, info = auto.from_pretrained(
                 folder,
@@ -188,11 +200,14 @@ def load_network(
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged config.json alone ends in a dozen types
         reason = first_line(error)
         raise CheckpointError(f"Checkpoint '{checkpoint}' cannot be read for a {head} head: {reason}") from error
     new_keys = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     refuse_unpretrained_layers(checkpoint, network, new_keys)
+    for parameter in network.parameters():
+        # safetensors maps tensors to wherever they lie in the file, and some processors round by the alignment in memory
+        parameter.data = parameter.data.clone()
     return network.eval(), new_keys
 
 
@@ -211,7 +226,7 @@ def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
     try:
         with quiet_transformers():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         reason = first_line(error)
         raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' cannot be read: {reason}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -242,12 +257,23 @@ def encoder_of(network: PreTrainedModel) -> nn.Module:
     return encoder
 
 
-def head_modules(network: PreTrainedModel, new_keys: set[str]) -> tuple[str, ...]:
-    """All modules outside the encoder that hold weights, its pooler, and what else the checkpoint did not hold.
+def outside_encoder(network: PreTrainedModel, keys: set[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(f"{network.base_model_prefix}.")]
 
-    A pooler, where there is one, was pretrained for another end or not at all (sentence encoders average over tokens
-    and leave it behind). PEFT's own guess saves only ``classifier`` and ``score``: it loses DeBERTa's pooler, which
-    stands outside the encoder, and ModernBERT's head.
+
+def pretrained_state(network: PreTrainedModel, new_keys: set[str]) -> dict[str, Tensor]:
+    """The encoder's tensors that came with the checkpoint."""
+    prefix = f"{network.base_model_prefix}."
+    state = encoder_of(network).state_dict()
+    return {name: tensor for name, tensor in state.items() if prefix + name not in new_keys}
+
+
+def head_modules(network: PreTrainedModel, new_keys: set[str], head: HeadKind) -> tuple[str, ...]:
+    """All modules outside the encoder that hold weights, and what of the encoder is new.
+
+    Under a sequence head that is the pooler too, where there is one: it was pretrained for another end or not at all
+    (sentence encoders average over tokens and leave it behind). Token heads do not use it. PEFT's own guess saves only
+    ``classifier`` and ``score``: it loses DeBERTa's pooler, which stands outside the encoder, and ModernBERT's head.
     """
     outside = [
         name
@@ -255,9 +281,10 @@ def head_modules(network: PreTrainedModel, new_keys: set[str]) -> tuple[str, ...
         if name != network.base_model_prefix and any(True for _ in module.parameters())
     ]
     prefix = f"{network.base_model_prefix}."
-    inside = {key.rpartition(".")[0] for key in new_keys if key.startswith(prefix)}
-    if isinstance(getattr(encoder_of(network), "pooler", None), nn.Module):
-        inside = {name for name in inside if not name.startswith(f"{prefix}pooler")} | {f"{prefix}pooler"}
+    pooler = f"{prefix}pooler"
+    inside = {key.rpartition(".")[0] for key in new_keys if key.startswith(prefix) and not key.startswith(pooler)}
+    if head == "sequence" and isinstance(getattr(encoder_of(network), "pooler", None), nn.Module):
+        inside.add(pooler)
     return (*outside, *sorted(inside))
 
 
@@ -270,31 +297,3 @@ def max_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
             limits.append(module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0))
     config_limit = int(getattr(network.config, "max_position_embeddings", None) or 0)
     return min(limits) if limits else config_limit if config_limit > 0 else SANE_LIMIT  # XLNet states -1
-
-
-def hash_files(paths: Sequence[Path]) -> str:
-    hashes = []
-    for path in paths:
-        with path.open("rb") as file:
-            hashes.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
-    return hashes[0][1] if len(hashes) == 1 else hash_json(hashes)
-
-
-def hash_encoder(network: PreTrainedModel, new_keys: set[str]) -> str:
-    """Over name, type, shape and bytes of every pretrained tensor, in the order of their names."""
-    digest = hashlib.sha256()
-    prefix = f"{network.base_model_prefix}."
-    for name, tensor in sorted(encoder_of(network).state_dict().items()):
-        if prefix + name not in new_keys:
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Over vocabulary and behaviour, because the files are written anew by every version of the libraries."""
-    return hash_json([sorted(tokenizer.get_vocab().items()), [tokenizer(text)["input_ids"] for text in PROBES]])
-
-
-def hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()

@@ -15,16 +15,15 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional
 
 from nlp_transfer import __version__
-from nlp_transfer.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError, did_you_mean
+from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
+from nlp_transfer.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError
 
 C = TypeVar("C")
 
@@ -64,8 +63,11 @@ def guarded(work: Callable[[], object]) -> int:
 def fail(message: str, code: int) -> int:
     from nlp_transfer.reporting.progress import is_main_process
 
+    line = f"error: {' '.join(message.split())}"
     if is_main_process():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(line, file=sys.stderr)
+    elif code == EXIT_FAILURE:  # what is wrong with the input, every process finds; this may be of one alone
+        print(f"[process {os.environ['RANK']}] {line}", file=sys.stderr)
     return code
 
 
@@ -88,37 +90,6 @@ def one_line(box: str) -> str:
     words = " ".join(line for line in lines[1:] if line)
     message, _, _ = words.partition("Argument helptext:")
     return message.replace("For full helptext, run:", "See").replace("For full helptext, run", "See").strip()
-
-
-def recipes_folder() -> Path:
-    """Inside the package when it was installed from a wheel, else beside it."""
-    package = Path(__file__).parent
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
-
-
-def recipe_files() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(recipes_folder().glob("*.py"))}
-
-
-def find_recipe(name: str) -> Path:
-    files = recipe_files()
-    if name not in files:
-        raise ConfigError(
-            f"There is no recipe '{name}'. The recipes are {', '.join(files)}.{did_you_mean(name, files)}"
-        )
-    return files[name]
-
-
-def load_recipe(path: Path) -> ModuleType:
-    """Import a recipe from its file; its help text is read from there."""
-    spec = spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file.")
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def list_recipes() -> None:
@@ -148,7 +119,7 @@ def run_recipe(recipe: Positional[str], settings: Positional[tuple[str, ...]] = 
     """Run a recipe with its settings. `nlp-transfer run RECIPE --help` shows them all.
 
     Args:
-        recipe: Name of the recipe; see `nlp-transfer recipes`.
+        recipe: Name of the recipe, see `nlp-transfer recipes`; or the path of one's own.
         settings: Flags of the recipe.
     """
     module = load_recipe(find_recipe(recipe))
@@ -171,7 +142,7 @@ def evaluate(
 
     Args:
         model: Model folder of a run.
-        file: Labelled file, in any format that a recipe reads.
+        file: Labelled file or folder, in any format that a recipe reads (Hub sets excepted).
         checkpoint: Where the base is, if not where it was trained from.
         output: File for a line of JSON an example with its prediction.
         text_column: Text classification: column of the text.
@@ -183,6 +154,7 @@ def evaluate(
     from nlp_transfer.inference.files import evaluate_file
     from nlp_transfer.inference.predictor import load
 
+    check_output(output)
     columns = {
         "text_column": text_column,
         "text_pair_column": text_pair_column,
@@ -192,10 +164,10 @@ def evaluate(
     }
     predictor = load(model, checkpoint=checkpoint)
     result = evaluate_file(predictor, file, {name: value for name, value in columns.items() if value is not None})
+    print(json.dumps({name: round(value, 4) for name, value in result.metrics.items()}))
     if output is not None:
         pairs = zip(result.examples, result.predictions, strict=True)
         write_records((predictor.task.record(example, prediction) for example, prediction in pairs), output)
-    print(json.dumps({name: round(value, 4) for name, value in result.metrics.items()}))
 
 
 def predict(
@@ -223,11 +195,22 @@ def predict(
 
     if texts and file is not None:
         raise ConfigError("Give texts or --file, not both.")
+    if texts and (text_column or text_pair_column):
+        raise ConfigError("Texts on the command line have no columns: leave --text-column and --text-pair-column out.")
+    check_output(output)
     predictor = load(model, checkpoint=checkpoint)
     if texts:
         write_records(predict_records(predictor, texts), output)
     else:
         write_records(predict_file(predictor, file or STANDARD_INPUT, text_column, text_pair_column), output)
+
+
+def check_output(output: Path | None) -> None:
+    """Before the work, so that it is not lost at its end."""
+    if output is not None and output.is_dir():
+        raise ConfigError(f"--output {output} is a folder. Name a file.")
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it, or name another one.")
 
 
 def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
@@ -236,8 +219,6 @@ def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> Non
         for line in lines:
             print(line)
         return
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a folder. Name a file.")
     staged = output.with_name(f".{output.name}.part")
     try:
         with staged.open("w", encoding="utf-8") as file:

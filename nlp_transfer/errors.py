@@ -9,13 +9,16 @@ NlpTransferError
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
 """A failure of ours or of the machine."""
 EXIT_BAD_INPUT = 2
 """The input or the configuration is wrong."""
+
+MAX_QUOTED = 20
 
 
 class NlpTransferError(Exception):
@@ -55,3 +58,20 @@ def did_you_mean(name: str, allowed: Collection[str]) -> str:
     """A sentence that offers the nearest allowed name, or nothing; starts with a blank."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def quoted(names: Sequence[str]) -> str:
+    """A list for a message, not too long."""
+    shown = ", ".join(repr(name) for name in names[:MAX_QUOTED])
+    return shown + (f" and {len(names) - MAX_QUOTED} more" if len(names) > MAX_QUOTED else "")
+
+
+def refuse_other_choices(config: Any) -> None:
+    """Raises ConfigError when a field of ``config`` that allows certain values only holds another one."""
+    for name, kind in get_type_hints(type(config)).items():
+        allowed, value = get_args(kind), getattr(config, name)
+        if get_origin(kind) is Literal and value not in allowed:
+            raise ConfigError(
+                f"{type(config).__name__}.{name} must be one of {quoted(allowed)}, got {value!r}."
+                f"{did_you_mean(str(value), allowed)}"
+            )

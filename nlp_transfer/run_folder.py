@@ -1,7 +1,7 @@
 """The folder of a run: what was asked, how it went, and what came of it.
 
 config.json        the command and every setting as given
-splits.json        which examples were held out (only if some were)
+splits.json        which examples were held out
 log.jsonl          what was chosen where a setting left it open; then a line a step, a line an epoch
 metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
 predictions.jsonl  every example of that part with its prediction
@@ -23,38 +23,36 @@ from typing import Any
 
 import torch
 
-from nlp_transfer.adapters.lora import count_parameters
-from nlp_transfer.artifacts import MANIFEST_FILE
+from nlp_transfer.adapters.trainable import count_parameters
+from nlp_transfer.artifacts import refuse_other_content
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example, Splits
 from nlp_transfer.errors import ConfigError
+from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.fit import LOG_FILE, METRICS_FILE
+from nlp_transfer.training.log import CONFIG_FILE, LOG_FILE, METRICS_FILE, SPLITS_FILE, staged
 from nlp_transfer.training.processes import processes
 
-CONFIG_FILE = "config.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.md"
-SPLITS_FILE = "splits.json"
 NUM_WRONG_SHOWN = 8
 MAX_TEXT_SHOWN = 120
 
 
 def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False) -> None:
-    """Say what was recognised in the data; make the folder, and write down settings and held-out examples.
+    """Say what was recognised in the data; make the folder, and stage settings and held-out examples there.
 
-    A dry run writes nothing.
+    They take their places when training begins, so that a run that never gets there leaves a finished one whole. A dry
+    run writes nothing.
 
     Raises ConfigError when the folder holds a finished run, unless ``overwrite``, and when its ``model`` is not ours to
     replace.
     """
-    model = run_dir / "model"
-    if model.exists() and not (model / MANIFEST_FILE).is_file():
-        raise ConfigError(f"{model} is there already and is no saved model of a run. Name another --run-dir.")
+    refuse_other_content(run_dir / "model")
     if (run_dir / METRICS_FILE).exists() and not (overwrite or dry_run):
         raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
     for note in splits.notes:
@@ -64,10 +62,8 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
         return
     if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / SPLITS_FILE).unlink(missing_ok=True)
-        write_json(run_dir / CONFIG_FILE, {"command": command(), "settings": plain(config)})
-        if splits.held_out:
-            write_json(run_dir / SPLITS_FILE, splits.held_out)
+        write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
+        write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
     processes().wait_for_everyone()
 
 
@@ -186,9 +182,9 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    staged.replace(path)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(path)
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -22,6 +22,8 @@ class Config(nt.TextData):
     """Folder for the log, the report and the finished model."""
     overwrite: bool = False
     """Replace a finished run in run_dir."""
+    dry_run: bool = False
+    """Do everything for one step, say what the run would cost, and write nothing."""
     task: nt.TextClassificationConfig = nt.TextClassificationConfig()
     lora: nt.LoraConfig = nt.LoraConfig(rank=16, alpha=32)
     training: nt.TrainingConfig = nt.TrainingConfig(num_epochs=8, learning_rate=1e-3, batch_size=32)
@@ -35,7 +37,9 @@ def run(config: Config) -> nt.Metrics:
     model = nt.load_sequence_classifier(config.checkpoint, task.labels, seed=seed)
     model = nt.add_adapter(model, "lora", config.lora, seed=seed)
 
-    nt.start_run(config.run_dir, config, splits, overwrite=config.overwrite)
+    nt.start_run(config.run_dir, config, splits, overwrite=config.overwrite, dry_run=config.dry_run)
+    if config.dry_run:
+        return nt.dry_run(model, task, train=splits.train, config=config.training)
     model = nt.fit(
         model, task, train=splits.train, validation=splits.validation, config=config.training, run_dir=config.run_dir
     )

@@ -58,9 +58,12 @@ def measure(
     system: str, name: str, recipe: str, settings: list[str], seeds: list[int], side_by_side: int
 ) -> dict[str, Any]:
     """Train once a seed, in a process of its own; the score is the first one that the recipe reports."""
+    commit = committed()
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
     with ThreadPoolExecutor(side_by_side) as pool:
         runs = list(pool.map(lambda seed: run_once(system, recipe, settings, seed, threads), seeds))
+    if committed() != commit:
+        sys.exit("error: the commit changed while its code was measured; nothing was written.")
     metric = runs[0]["metric"]
     shown = shlex.join(["nlp-transfer", "run", recipe, *(Path(s).name if "/" in s else s for s in settings)])
     return {
@@ -72,7 +75,7 @@ def measure(
         "seeds": seeds,
         "minutes": [round(run["minutes"], 1) for run in runs],
         "command": shown,
-        "commit": git("rev-parse", "--short", "HEAD"),
+        "commit": commit,
         "machine": machine(threads, side_by_side),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -139,6 +142,13 @@ def cells(row: dict[str, Any]) -> list[str]:
         ", ".join(map(str, row["seeds"])),
         f"{statistics.mean(row['minutes']):.1f}",
     ]
+
+
+def committed() -> str:
+    """The commit that is measured; other code than that may not be in the tree."""
+    if changed := git("status", "--porcelain", "--", "nlp_transfer", "recipes/*.py", "scripts"):
+        sys.exit(f"error: commit first, so that the row names the code that is measured:\n{changed}")
+    return git("rev-parse", "--short", "HEAD")
 
 
 def git(*args: str) -> str:

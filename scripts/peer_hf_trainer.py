@@ -22,8 +22,8 @@ import transformers as hf
 import tyro
 
 import nlp_transfer as nt
+from nlp_transfer.bundled_recipes import find_recipe, load_recipe
 from nlp_transfer.checkpoints import find
-from nlp_transfer.cli import find_recipe, load_recipe
 from nlp_transfer.metrics import score_classes, score_entities
 
 MAX_TOKENS = 512
@@ -35,7 +35,8 @@ def main() -> None:
     recipe = load_recipe(find_recipe(sys.argv[1]))
     config = tyro.cli(recipe.Config, args=sys.argv[2:])
     is_ner = isinstance(config, nt.NerData)
-    splits: Any = nt.read_ner(config) if is_ner else nt.read_text_classification(config, seed=config.training.seed)
+    seed = config.training.seed
+    splits: Any = nt.read_ner(config, seed=seed) if is_ner else nt.read_text_classification(config, seed=seed)
     task: Any = (nt.Ner if is_ner else nt.TextClassification).for_splits(splits, config.task)
     folder = find(config.checkpoint)[0]
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)

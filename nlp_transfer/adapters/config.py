@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nlp_transfer.errors import ConfigError
+from nlp_transfer.errors import ConfigError, refuse_other_choices
 
 AdapterKind = Literal["lora", "none", "head"]
 """lora: low-rank adapters and the head; none: all weights; head: the head alone."""
@@ -30,11 +30,14 @@ class LoraConfig:
     init: LoraInit = "default"
     """How adapters begin. pissa and olora begin with the weights' main directions and move the frozen weights."""
     target_modules: tuple[str, ...] | None = None
-    """Last parts of the names of linear layers, such as query value; by default all in its layers."""
+    """Last parts of the names of linear layers, such as query value. None: all of the encoder's layers."""
 
     def __post_init__(self) -> None:
+        refuse_other_choices(self)
         if self.rank < 1:
             raise ConfigError(f"LoraConfig.rank must be at least 1, got {self.rank}.")
+        if self.init == "orthogonal" and self.rank % 2:
+            raise ConfigError(f"LoraConfig.rank must be even with init 'orthogonal', got {self.rank}.")
         if self.alpha < 1:
             raise ConfigError(f"LoraConfig.alpha must be at least 1, got {self.alpha}.")
         if not 0 <= self.dropout < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import peft
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.adapters.config import AdapterKind, LoraConfig, LoraInit
 from nlp_transfer.adapters.targets import lora_targets
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.errors import ConfigError
+from nlp_transfer.errors import ConfigError, quoted
 
 PEFT_INIT: dict[LoraInit, Any] = {
     "default": True,
@@ -32,10 +32,12 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
 
     Raises ConfigError when ``lora`` does not fit the network. The network is changed in place.
     """
+    if kind not in get_args(AdapterKind):
+        raise ConfigError(f"The adapter must be one of {quoted(get_args(AdapterKind))}, got {kind!r}.")
     if kind == "none":
         return model
     config = peft_config(model, lora) if kind == "lora" else head_only_config(model)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # autocast_adapter_dtype keeps the adapters in fp32 whatever the base is in
         network = cast(PreTrainedModel, peft.get_peft_model(model.network, config, autocast_adapter_dtype=True))
@@ -45,8 +47,10 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
 def peft_config(model: Model, lora: LoraConfig) -> peft.LoraConfig:
     targets = lora_targets(model.network, lora.target_modules)
     smallest = min(min(cast(nn.Linear, model.network.get_submodule(name)).weight.shape) for name in targets)
-    if lora.init in ("orthogonal", *MOVES_THE_BASE) and lora.rank > smallest:
-        raise ConfigError(f"LoraConfig.rank must be at most {smallest} with init '{lora.init}', got {lora.rank}.")
+    if lora.rank > smallest:
+        raise ConfigError(
+            f"LoraConfig.rank must be at most {smallest}, the smaller side of an adapted layer, got {lora.rank}."
+        )
     return peft.LoraConfig(
         task_type=peft_task_type(model.network),
         r=lora.rank,
@@ -82,20 +86,4 @@ def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfi
     if kind != "lora" or lora.init not in MOVES_THE_BASE:
         return None
     state = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
-    return {name: tensor.detach().clone() for name, tensor in state.items() if "lora_" in name}
-
-
-def count_parameters(network: nn.Module) -> tuple[int, int]:
-    """(trainable, all) numbers of weights."""
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return trainable, sum(p.numel() for p in network.parameters())
-
-
-def trainable_state(network: nn.Module) -> dict[str, Tensor]:
-    """The weights that training changes, by name. They are not copied."""
-    return {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
-
-
-def encoder_layers(network: PreTrainedModel) -> int:
-    """Number of layers that the encoder states in its config."""
-    return int(network.config.num_hidden_layers)
+    return {name: tensor.detach().clone() for name, tensor in state.items() if ".lora_A." in name or ".lora_B." in name}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlp_transfer.data.tables import MAX_NAMED_COLUMNS, Table
-from nlp_transfer.errors import DataError, did_you_mean
+from nlp_transfer.data.tables import Table
+from nlp_transfer.errors import DataError, did_you_mean, quoted
 
 TEXT_NAMES = (
     *("text", "sentence", "review", "utterance", "content", "message", "tweet", "comment", "query", "question"),
@@ -116,8 +116,3 @@ def not_recognised(table: Table, what: str, setting: str, usual: Sequence[str]) 
         f"{table.name}: no column was recognised as the {what}. The columns are {quoted(table.columns)}; name one "
         f"with {setting}, or call it {' or '.join(repr(name) for name in usual[:3])}."
     )
-
-
-def quoted(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:MAX_NAMED_COLUMNS])
-    return shown + (f" and {len(names) - MAX_NAMED_COLUMNS} more" if len(names) > MAX_NAMED_COLUMNS else "")

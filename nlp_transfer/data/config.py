@@ -10,7 +10,8 @@ class DataConfig:
     """The labelled files of a run."""
 
     train: str
-    """File to learn from, or hub:org/name. What of validation and test is not named is held out from it."""
+    """File to learn from, or hub:org/name[@revision][:config]. What of validation and test is not named is held out
+    from it."""
     validation: str | None = None
     """File that picks the best epoch."""
     test: str | None = None

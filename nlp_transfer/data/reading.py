@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlp_transfer.data.columns import HEADER_NAMES, TextColumns, quoted, text_columns, word_columns
+from nlp_transfer.data.columns import HEADER_NAMES, TextColumns, text_columns, word_columns
 from nlp_transfer.data.config import DataConfig, NerData, TextData
 from nlp_transfer.data.conll import read_conll
 from nlp_transfer.data.examples import Example, Source, Splits, TaggedExample, TextExample
 from nlp_transfer.data.splits import complete
 from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table, numbered_lines, read_hub, read_table, sniff
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, quoted
 from nlp_transfer.labels import OUTSIDE, PREFIXES, detect_scheme, spans_of, split_tag, to_iob2
 
 SEQUENCE_FILE, TAGS_FILE, LABEL_FILE = "seq.in", "seq.out", "label"

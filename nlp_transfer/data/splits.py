@@ -29,9 +29,7 @@ def complete(
     ``key`` is equal for duplicates; ``stratum`` names the group whose share is kept. A test part is held out only when
     no validation part was named either: who names just a validation part wants to be judged by it.
     """
-    wanted = [name for name, part in (("validation", validation), ("test", test)) if part is None]
-    if validation is not None and test is None:
-        wanted = []
+    wanted = [] if validation is not None else ["validation", *(["test"] if test is None else [])]
     if wanted and len(train) < MIN_EXAMPLES:
         raise DataError(
             f"{train[0].source.file} holds {len(train)} examples; holding out a {' and a '.join(wanted)} part takes at "

@@ -24,7 +24,6 @@ HUB_PREFIX = "hub:"
 TABLE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 MAX_FIELD = 2**31 - 1
 """The csv module's own limit of 131,072 characters refuses long documents."""
-MAX_NAMED_COLUMNS = 20
 
 
 @dataclass(frozen=True)
@@ -129,14 +128,14 @@ def name_columns(
 ) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
     """Take the first row as the header, unless it looks like data.
 
-    It looks like data when it holds none of the usual names and one of its cells stands again further down in its
-    column, as a label does.
+    It looks like data when it holds none of the usual names, and is the only cell of its row or stands again further
+    down in its column, as a label does.
     """
     first = [cell.strip() for cell in rows[0][1]]
     body = rows[1:]
     recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
     known = any(cell.casefold() in header_names and not again for cell, again in zip(first, recurring, strict=True))
-    if not known and any(recurring):
+    if not known and (any(recurring) or len(first) == 1):
         return tuple(f"column{i}" for i in range(1, len(first) + 1)), rows
     return tuple(first), body
 
@@ -173,14 +172,15 @@ def read_parquet(path: Path) -> Table:
 
 
 def read_hub(spelling: str) -> dict[str, Table]:
-    """The splits of ``hub:org/name``, or ``hub:org/name:config``, by their names on the Hub."""
+    """The splits of ``hub:org/name[@revision][:config]``, by their names on the Hub."""
     name, _, config = spelling.removeprefix(HUB_PREFIX).partition(":")
+    name, _, revision = name.partition("@")
     with quiet_datasets():
         try:
-            parts = datasets.load_dataset(name, config or None)
+            parts = datasets.load_dataset(name, config or None, revision=revision or None)
         except Exception as error:  # huggingface_hub, fsspec and datasets raise a dozen types here
             raise DataError(
-                f"{spelling}: the data set could not be had from the Hub ({first_line(error)}). "
+                f"{spelling}: the data set could not be downloaded from the Hub ({first_line(error)}). "
                 "Check the spelling and the network, or name files."
             ) from error
     return {str(split): from_dataset(part, f"{spelling}/{split}") for split, part in parts.items()}

@@ -12,11 +12,12 @@ from typing import Any
 
 from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
-from nlp_transfer.data.reading import read_ner_file, read_text_file
+from nlp_transfer.data.examples import Source
+from nlp_transfer.data.reading import read_ner_file, read_text_file, refuse_surrogates
 from nlp_transfer.data.tables import TABLE_FORMATS, decoded, numbered_lines, read_table
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import Predictor, Text
-from nlp_transfer.reporting.progress import say
+from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import refuse_unknown
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import Classification
@@ -58,16 +59,18 @@ def predict_file(
     if text_pair_column is not None and not reads_pairs:
         raise DataError(f"text_pair_column '{text_pair_column}': this model reads one text, no pairs. Leave it out.")
     texts = texts_of_file(file, text_column, text_pair_column, reads_pairs=reads_pairs)
-    while chunk := list(islice(texts, CHUNK)):
-        yield from predict_records(predictor, chunk)
+    yield from predict_records(predictor, texts)
 
 
 def predict_records(predictor: Predictor, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
     """Plain values: the text, and its label and probabilities or its entities."""
-    items = list(texts)
-    for text, prediction in zip(items, predictor.predict(items), strict=True):
-        record = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
-        yield record | as_record(prediction, multi_label=getattr(predictor.task, "multi_label", False))
+    multi_label = getattr(predictor.task, "multi_label", False)
+    waiting = iter(texts)
+    with progress_bar("predicting", None) as bar:
+        while chunk := list(islice(waiting, CHUNK)):
+            for text, prediction in zip(chunk, predictor.predict_batch(chunk, bar), strict=True):
+                record = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
+                yield record | as_record(prediction, multi_label=multi_label)
 
 
 def as_record(prediction: Any, *, multi_label: bool) -> dict[str, Any]:
@@ -81,20 +84,34 @@ def as_record(prediction: Any, *, multi_label: bool) -> dict[str, Any]:
 def texts_of_file(
     file: str, text_column: str | None, text_pair_column: str | None, *, reads_pairs: bool
 ) -> Iterator[Text]:
-    if file == STANDARD_INPUT:
-        yield from (line for _, line in decoded(sys.stdin.buffer, "standard input"))
-        return
     path = Path(os.path.expanduser(file))
+    if file == STANDARD_INPUT or (path.is_file() and path.suffix.lower() not in TABLE_FORMATS):
+        if named := text_column or text_pair_column:
+            raise ConfigError(f"column '{named}': only tables ({', '.join(TABLE_FORMATS)}) have columns. Leave it out.")
+        yield from texts_of_lines(file)
+        return
     if not path.is_file():
         raise DataError(f"--file {file}: there is no such file. '-' reads standard input.")
-    if path.suffix.lower() not in TABLE_FORMATS:
-        yield from (line for _, line in numbered_lines(path))
-        return
     table = read_table(path, HEADER_NAMES)
     text, pair = text_only_columns(table, text_column, text_pair_column)
     pair = pair if reads_pairs else None  # a column that looks like a second text is none to this model
+    say(f"Text is read from column '{text}'" + (f", second text from '{pair}'." if pair else "."))
     for source, row in table.rows:
-        first, second = row.get(text), row.get(pair) if pair else None
-        if not isinstance(first, str) or (pair and not isinstance(second, str)):
-            raise DataError(f"{source}: column '{text}' holds no text.")
-        yield (first, second) if isinstance(second, str) else first
+        first = text_of(row, text, source)
+        yield (first, text_of(row, pair, source)) if pair else first
+
+
+def texts_of_lines(file: str) -> Iterator[str]:
+    """What a line holds may also be nothing."""
+    if file == STANDARD_INPUT:
+        yield from (line for _, line in decoded(sys.stdin.buffer, "standard input"))
+    else:
+        yield from (line for _, line in numbered_lines(Path(os.path.expanduser(file))))
+
+
+def text_of(row: Mapping[str, Any], column: str, source: Source) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise DataError(f"{source}: column '{column}' holds no text.")
+    refuse_surrogates(value, f"{source}: column '{column}'")
+    return value

@@ -13,6 +13,7 @@ from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.data.reading import refuse_surrogates
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.raw_text import Word, split_words
+from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.tasks.ner import Ner, Tagging
 from nlp_transfer.tasks.text_classification import Classification, TextClassification
 from nlp_transfer.training.evaluate import predict_split
@@ -70,42 +71,44 @@ class Predictor:
         Offsets count characters of the text; of a list of words, of the words joined by blanks.
         """
         if isinstance(texts, str | tuple):
-            return self._predict([texts])[0]
+            return self.predict([texts])[0]
         if not isinstance(texts, Sequence):
             raise DataError(f"predict takes a text or a list of texts, got {type(texts).__name__}.")
-        return self._predict(list(texts))
+        with progress_bar("predicting", len(texts)) as bar:
+            return self.predict_batch(list(texts), bar)
 
-    def _predict(self, texts: list[Text]) -> list[Prediction]:
+    def predict_batch(self, texts: list[Text], bar: Bar) -> list[Prediction]:
+        """One part of longer work: ``bar`` shows how that goes."""
         if not texts:
             return []
         for number, text in enumerate(texts, start=1):
             check_text(text, number)
         if isinstance(self.task, Ner):
-            return list(self._find_entities(self.task, texts))
-        return list(self._classify(self.task, texts))
+            return list(self._find_entities(self.task, texts, bar))
+        return list(self._classify(self.task, texts, bar))
 
-    def _classify(self, task: TextClassification, texts: list[Text]) -> list[Classification]:
+    def _classify(self, task: TextClassification, texts: list[Text], bar: Bar) -> list[Classification]:
         examples = []
         for number, text in enumerate(texts, start=1):
             first, second = text if isinstance(text, tuple) and len(text) == 2 else (text, None)
             if not isinstance(first, str):
                 raise DataError(f"text {number}: expected a text or a pair of texts, got {type(text).__name__}.")
             examples.append(TextExample(first, (), Source("text", number), second))
-        return task.predictions(self._probabilities(task, examples))
+        return task.predictions(self._probabilities(task, examples, bar))
 
-    def _find_entities(self, task: Ner, texts: list[Text]) -> list[list[Entity]]:
+    def _find_entities(self, task: Ner, texts: list[Text], bar: Bar) -> list[list[Entity]]:
         joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
         words = [split_words(text) if isinstance(text, str) else place(text) for text in texts]
         examples = [
             TaggedExample(tuple(word.text for word in row), (), Source("text", number))
             for number, row in enumerate(words, start=1)
         ]
-        taggings = task.predictions(self._probabilities(task, examples))
+        taggings = task.predictions(self._probabilities(task, examples, bar))
         return [entities(*item) for item in zip(joined, words, taggings, strict=True)]
 
-    def _probabilities(self, task: Any, examples: Sequence[Any]) -> Any:
+    def _probabilities(self, task: Any, examples: Sequence[Any], bar: Bar) -> Any:
         split = task.encode(examples, self.model)
-        return predict_split(self.model.network, task, split, len(examples), "predicting")
+        return predict_split(self.model.network, task, split, len(examples), bar, together=False)
 
 
 def check_text(text: Any, number: int) -> None:

@@ -33,7 +33,7 @@ def say(line: str) -> None:
 class Bar:
     """Counts work and shows how it goes."""
 
-    def __init__(self, title: str, total: int, display: Progress | None) -> None:
+    def __init__(self, title: str, total: int | None, display: Progress | None) -> None:
         self._title, self._total, self._display = title, total, display
         self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
         self._task = display.add_task(title, total=total, visible=False, status="") if display else None
@@ -48,13 +48,19 @@ class Bar:
             self._display.update(self._task, completed=self._done, status=text, visible=now - self._start > SHOWN_AFTER)
         elif now - self._last_line > LINE_EVERY:
             self._last_line = now
-            left = (self._total - self._done) / max(rate, 1e-9)
+            self._say(rate, text)
+
+    def _say(self, rate: float, text: str) -> None:
+        if self._total is None:
+            say(f"{self._title}: {self._done:,}, {text}")
+        else:
+            left = max(0, self._total - self._done) / max(rate, 1e-9)
             say(f"{self._title}: {self._done:,} of {self._total:,}, {text}, {left:,.0f} s left")
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Bar]:
-    """A bar over ``total`` items on a terminal; a line now and then where the output is no terminal."""
+def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
+    """A bar over ``total`` items, None if unknown, on a terminal; a line now and then where there is no terminal."""
     if not (console.is_terminal and is_main_process()):
         yield Bar(title, total, None)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nlp_transfer.errors import ConfigError
+from nlp_transfer.errors import ConfigError, refuse_other_choices
 
 ClassWeights = Literal["none", "balanced"]
 
@@ -24,6 +24,7 @@ class TaskConfig:
     """Share of each target that is spread evenly over all labels."""
 
     def __post_init__(self) -> None:
+        refuse_other_choices(self)
         name = type(self).__name__
         if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:
             raise ConfigError(f"{name}.max_tokens must be at least {MIN_TOKENS}, got {self.max_tokens}.")
@@ -33,7 +34,7 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassificationConfig(TaskConfig):
-    """Settings of text classification. What is beyond max_tokens of a text is not read, and counted."""
+    """Settings of text classification. Texts longer than max_tokens are cut there, and counted."""
 
     multi_label: bool = False
     """Any number of labels an example: a list, or names parted by commas."""

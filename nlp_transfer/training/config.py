@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nlp_transfer.errors import ConfigError
+from nlp_transfer.errors import ConfigError, refuse_other_choices
 
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 ScheduleKind = Literal["linear", "cosine"]
@@ -16,13 +16,15 @@ class TrainingConfig:
     """How a model is fine-tuned. What is None follows from the size of the data and the kind of adapter."""
 
     num_epochs: int | None = None
-    """Passes over the training part."""
+    """Passes over the training part. None: from the size of the data and the number of labels, 3 to 20."""
     learning_rate: float | None = None
-    """Peak learning rate, reached at the end of the warm-up."""
+    """Peak learning rate, reached at the end of the warm-up. None: from the adapter and the width of the encoder."""
     batch_size: int | None = None
-    """Examples in a micro-batch on each process. With batch_tokens alone: as many as fit that."""
+    """Examples in a micro-batch on each process. None: 8 to 32 a step, by the size of the data; with batch_tokens, as
+    many as fit that."""
     batch_tokens: int | None = None
-    """Most tokens in a micro-batch, padding included; a batch_size that holds more is split, at the same result."""
+    """Most tokens in a micro-batch, padding included. With batch_size, a larger micro-batch is split, which changes the
+    draws of dropout only; without, it decides how many examples make a step. None: 8,192, as a bound."""
     gradient_accumulation_steps: int = 1
     """Micro-batches on each process before the weights are changed once."""
     dropout: float | None = None
@@ -51,6 +53,7 @@ class TrainingConfig:
     """Order of the examples, new weights, dropout and held-out parts all follow from it."""
 
     def __post_init__(self) -> None:
+        refuse_other_choices(self)
         for name in ("num_epochs", "batch_size", "batch_tokens", "gradient_accumulation_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

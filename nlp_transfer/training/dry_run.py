@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
 
 import torch
 
-from nlp_transfer.adapters.lora import count_parameters
+from nlp_transfer.adapters.trainable import count_parameters
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import Step
 from nlp_transfer.metrics import Metrics
@@ -25,7 +24,8 @@ GIBIBYTE = 2**30
 def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: TrainingConfig) -> Metrics:
     """Take the widest step of the first epoch twice, say what the run would be, and write nothing.
 
-    The first time warms up; the second is timed, and stands for all steps in proportion to their tokens.
+    The first time warms up; the second is timed, and stands for all steps in proportion to their tokens. The weights
+    have moved by then: load the model anew to train it.
     """
     choose_metric(task, config)
     run = prepare(model, task, train, config)
@@ -63,5 +63,7 @@ def peak_memory() -> float:
     """In GiB: of the GPU's memory where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / GIBIBYTE
+    import resource  # not on Windows
+
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return kilobytes * 1024 / GIBIBYTE

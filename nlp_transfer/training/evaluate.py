@@ -15,7 +15,7 @@ from torch import nn
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import EncodedSplit, inference_batches
 from nlp_transfer.metrics import Metrics, Score
-from nlp_transfer.reporting.progress import progress_bar, say
+from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
 from nlp_transfer.training.processes import processes
 
@@ -41,7 +41,8 @@ def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -
     """Predict in fp32 and score. In several processes each takes a share, and all return the whole."""
     split = task.encode(examples, model)
     say_cut(split, part, task.token_limit(model))
-    probabilities = predict_split(model.network, task, split, len(examples), f"evaluating {part}")
+    with progress_bar(f"evaluating {part}", len(split.rows)) as bar:
+        probabilities = predict_split(model.network, task, split, len(examples), bar, together=True)
     predictions = task.predictions(probabilities)
     return Evaluation(part, examples, predictions, task.score(predictions, examples))
 
@@ -54,23 +55,23 @@ def say_cut(split: EncodedSplit, part: str, limit: int) -> None:
 
 @torch.no_grad()  # not inference_mode: it marks buffers, which DDP then cannot share
 def predict_split(
-    network: nn.Module, task: Task[Any, Any], split: EncodedSplit, num_examples: int, title: str
+    network: nn.Module, task: Task[Any, Any], split: EncodedSplit, num_examples: int, bar: Bar, *, together: bool
 ) -> list[Probabilities]:
     """The probabilities of every example, in order; each of shape ``(positions, labels)``.
 
-    Rows are computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in
-    some of its paths.)
+    ``together``: all processes call this with the same split, each computes a share, and all get the whole. Rows are
+    computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in some of its
+    paths.) Otherwise this process answers alone.
     """
     group = processes()
+    shares, own = (group.num_processes, group.process_index) if together else (1, 0)
     network.eval().to(group.device)
-    batches = inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[group.process_index :: group.num_processes]
     found: list[Piece] = []
-    with progress_bar(title, sum(map(len, batches))) as bar:
-        for indices in batches:
-            logits = network(**split.batch(indices).to(group.device).inputs).logits
-            found += task.pieces(logits, split, indices)
-            bar.advance(len(indices))
-    return joined(gather_object(found) if group.num_processes > 1 else found, num_examples)
+    for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[own::shares]:
+        logits = network(**split.batch(indices).to(group.device).inputs).logits
+        found += task.pieces(logits, split, indices)
+        bar.advance(len(indices) * shares)
+    return joined(gather_object(found) if shares > 1 else found, num_examples)
 
 
 def joined(pieces: Sequence[Piece], num_examples: int) -> list[Probabilities]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,24 +13,21 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nlp_transfer.adapters.lora import count_parameters, encoder_layers, trainable_state
+from nlp_transfer.adapters.trainable import count_parameters, trainable_state
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.data.columns import quoted
-from nlp_transfer.errors import ConfigError, TrainingError
+from nlp_transfer.errors import ConfigError, quoted
 from nlp_transfer.metrics import Metrics
-from nlp_transfer.reporting.progress import Bar, progress_bar, say
+from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
 from nlp_transfer.training.evaluate import predict_split, say_cut
+from nlp_transfer.training.log import LOG_FILE, Log
 from nlp_transfer.training.loop import Progress, StepResult, TrainState, train_steps
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.precision import make_accelerator
 
-LOG_FILE = "log.jsonl"
-METRICS_FILE = "metrics.json"
-"""Its presence says that a run is finished."""
 LORA_DROPOUT = "lora_dropout"
 BEST_FILE = Path("checkpoints", "best.safetensors")
 
@@ -67,9 +62,9 @@ def fit(
     held_out = task.encode(validation, model)
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
-    log.plan(run)
+    log.plan(run.plan, run.accelerator, run.split.num_cut)
     inner = run.accelerator.unwrap_model(run.state.network)
-    with progress_bar("training", len(train) * run.plan.num_epochs) as bar:
+    with progress_bar("training", len(run.split.rows) * run.plan.num_epochs) as bar:
         for result in steps_of(run, task, config):
             log.step(result, bar)
             if not result.ends_epoch:
@@ -82,7 +77,6 @@ def fit(
             if config.early_stopping_patience and result.epoch - best_epoch >= config.early_stopping_patience:
                 say(f"No better {metric} for {config.early_stopping_patience} epochs: stopped.")
                 break
-    log.flush()
     return restore_best(run, model, run_dir / BEST_FILE)
 
 
@@ -109,7 +103,7 @@ def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: Training
             )
         network.gradient_checkpointing_enable({"use_reentrant": False})
     network.to(accelerator.device)
-    optimizer = make_optimizer(network, config, plan.learning_rate, encoder_layers(network))
+    optimizer = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
     prepared, optimizer = accelerator.prepare(network, optimizer)
     scheduler = make_schedule(optimizer.optimizer, plan.num_steps, config.warmup_fraction, config.schedule)
     return Run(accelerator, TrainState(prepared, optimizer, scheduler, Progress()), split, plan)
@@ -133,19 +127,26 @@ def steps_of(run: Run, task: Task[Any, Any], config: TrainingConfig) -> Iterable
 
 def describe(run: Run, model: Model, task: Task[Any, Any]) -> None:
     trainable, total = count_parameters(model.network)
-    plan = run.plan
-    say(f"{len(task.classes)} labels: {quoted(task.classes)}.")
+    plan, precision = run.plan, run.accelerator.mixed_precision
+    say(f"{counted(len(task.classes), 'label')}: {quoted(task.classes)}.")
+    if model.brings_head:
+        say(f"Training begins with the head that checkpoint '{model.origin.name}' brings for as many labels.")
     say(
-        f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {plan.num_epochs} epochs, "
+        f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {counted(plan.num_epochs, 'epoch')}, "
         f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
-        f"{run.accelerator.mixed_precision} precision, {plan.batches.padding_share(0):.1%} padding."
+        f"{'fp32' if precision == 'no' else precision} precision, {plan.batches.padding_share(0):.1%} padding."
     )
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples: Sequence[E]) -> Metrics:
     """Scores in the precision of the training."""
-    predictions = task.predictions(predict_split(network, task, split, len(examples), "validating"))
-    return task.score(predictions, examples).metrics
+    with progress_bar("validating", len(split.rows)) as bar:
+        probabilities = predict_split(network, task, split, len(examples), bar, together=True)
+    return task.score(task.predictions(probabilities), examples).metrics
 
 
 def choose_metric(task: Task[Any, Any], config: TrainingConfig) -> str:
@@ -155,75 +156,6 @@ def choose_metric(task: Task[Any, Any], config: TrainingConfig) -> str:
             f"TrainingConfig.selection_metric must be one of {', '.join(task.metric_names)}, got '{metric}'."
         )
     return metric
-
-
-class Log:
-    """A line a step and a line an epoch; only the main process writes."""
-
-    def __init__(self, path: Path, writes: bool) -> None:
-        self._path, self._writes = path, writes
-        self._start = time.monotonic()
-        self._waiting: list[StepResult] = []
-        if writes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (path.parent / METRICS_FILE).unlink(missing_ok=True)
-            path.write_text("")
-
-    def plan(self, run: Run) -> None:
-        """The first line: what was chosen where the config left it open."""
-        batches = run.plan.batches
-        chosen = {
-            "num_epochs": run.plan.num_epochs,
-            "num_steps": run.plan.num_steps,
-            "learning_rate": run.plan.learning_rate,
-            "batch_size": batches.batch_size,
-            "batch_tokens": batches.batch_tokens,
-            "mixed_precision": run.accelerator.mixed_precision,
-            "num_processes": run.accelerator.num_processes,
-            "padding_share": round(batches.padding_share(0), 4),
-            "examples_cut": run.split.num_cut,
-        }
-        self._write([{"plan": chosen}])
-
-    def step(self, result: StepResult, bar: Bar) -> None:
-        """Raises TrainingError when the loss is not finite."""
-        loss = result.loss.item()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {result.step} (learning rate {result.learning_rate:.1e}). "
-                "Try a lower learning_rate, or bf16 in place of fp16."
-            )
-        bar.advance(result.num_rows, f"loss {loss:.3f}")
-        self._waiting.append(result)
-
-    def epoch(self, result: StepResult, scores: Metrics) -> None:
-        self.flush()
-        rounded = {name: round(value, 4) for name, value in scores.items()}
-        self._write([{"epoch": result.epoch, "step": result.step, "validation": rounded}])
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        say(f"epoch {result.epoch}: loss {result.loss.item():.3f}, validation {shown}")
-
-    def flush(self) -> None:
-        self._write([self._line(result) for result in self._waiting])
-        self._waiting.clear()
-
-    def _line(self, result: StepResult) -> dict[str, Any]:
-        grad_norm = float(result.grad_norm)  # infinite where fp16 overflowed, which JSON cannot hold
-        return {
-            "step": result.step,
-            "epoch": result.epoch,
-            "loss": round(result.loss.item(), 6),
-            "grad_norm": round(grad_norm, 6) if math.isfinite(grad_norm) else None,
-            "learning_rate": result.learning_rate,
-            "rows": result.num_rows,
-            "targets": result.num_targets,
-        }
-
-    def _write(self, lines: list[dict[str, Any]]) -> None:
-        seconds = round(time.monotonic() - self._start, 2)
-        if self._writes:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps({**line, "seconds": seconds}) + "\n" for line in lines)
 
 
 def save_best(accelerator: Accelerator, network: nn.Module, path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import ScheduleKind, TrainingConfig
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
@@ -18,8 +19,11 @@ LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 def make_optimizer(network: nn.Module, config: TrainingConfig, learning_rate: float, num_layers: int) -> AdamW:
     """AdamW over the trainable weights (Loshchilov & Hutter, 2019); vectors are not decayed.
 
-    With ``layer_decay`` d, layer k of n learns at d^(n-k) times the rate of the head (Howard & Ruder, 2018).
+    With ``layer_decay`` d, layer k of n learns at d^(n-k) times the rate of the head (Howard & Ruder, 2018). Raises
+    ConfigError where layers share their weights (ALBERT), so that there is no order of layers.
     """
+    if config.layer_decay < 1 and num_separate_layers(network) < num_layers:
+        raise ConfigError("TrainingConfig.layer_decay: the layers of this encoder share their weights. Leave it at 1.")
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -32,11 +36,16 @@ def make_optimizer(network: nn.Module, config: TrainingConfig, learning_rate: fl
     )
 
 
+def num_separate_layers(network: nn.Module) -> int:
+    numbers = (LAYER_NUMBER.search(name) for name, _ in network.named_parameters())
+    return 1 + max((int(number.group(1)) for number in numbers if number), default=-1)
+
+
 def layers_below_head(name: str, num_layers: int) -> int:
     """0 for the head, 1 for the top layer, one more for each below, and the embeddings last."""
     if number := LAYER_NUMBER.search(name):
         return num_layers - int(number.group(1))
-    return num_layers + 1 if "embed" in name else 0
+    return num_layers + 1 if "emb" in name else 0
 
 
 def make_schedule(optimizer: Optimizer, num_steps: int, warmup_fraction: float, kind: ScheduleKind) -> LambdaLR:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
 
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import MixedPrecision
 from nlp_transfer.training.processes import processes
 
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
 
 def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bool = False) -> Accelerator:
-    """Raises ConfigError for a type that this hardware does not compute in.
+    """Raises ConfigError for a type that this hardware does not compute in, and for FSDP, DeepSpeed and the like.
 
     ``some_weights_unused``: trained weights may have no part in the loss (XLNet's mask embedding, if all is trained).
     """
@@ -23,7 +25,13 @@ def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bo
     ddp = DistributedDataParallelKwargs(find_unused_parameters=some_weights_unused, broadcast_buffers=False)
     # stated, since accelerate would divide the loss by what the environment says
     once = GradientAccumulationPlugin(num_steps=1)
-    return Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp], gradient_accumulation_plugin=once)
+    accelerator = Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp], gradient_accumulation_plugin=once)
+    if accelerator.distributed_type not in SUPPORTED:
+        raise ConfigError(
+            f"accelerate is configured for {accelerator.distributed_type.value}, which is not supported; take one "
+            "process, or several with a whole copy of the network each (MULTI_GPU, MULTI_CPU)."
+        )
+    return accelerator
 
 
 def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import nlp_transfer as nt
-from nlp_transfer.adapters.lora import trainable_state
+from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.data.batching import EncodedSplit
 from nlp_transfer.training.defaults import plan_training
 from nlp_transfer.training.loop import LossSum, Progress, TrainState, take_step

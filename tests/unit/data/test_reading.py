@@ -267,9 +267,9 @@ def test_a_named_file_stands_in_for_a_split_of_the_hub(hub_folder, tmp_path):
 @pytest.mark.parametrize(
     ("kept", "train", "message"),
     [
-        (["train"], "missing", "could not be had from the Hub"),
+        (["train"], "missing", "could not be downloaded from the Hub"),
         (["test"], "set", "has no split 'train'. Its splits are 'test'."),
-        ([], "set", "could not be had from the Hub"),
+        ([], "set", "could not be downloaded from the Hub"),
     ],
     ids=["no such set", "no train", "no files"],
 )

@@ -1,0 +1,47 @@
+"""sha256 of files, tensors and tokenizers: what makes a checkpoint the same wherever it is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+PROBES = (
+    "Hello, World!",
+    "naïve café — 漢字 🙂",
+    "don't\tstop  e-mail @user #tag http://x.y",
+    "İSTANBUL ß ﬁ 12,345.67",
+)
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """Of one file its bytes; of several, the list of their names and hashes."""
+    hashes = []
+    for path in paths:
+        with path.open("rb") as file:
+            hashes.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return hashes[0][1] if len(hashes) == 1 else hash_json(hashes)
+
+
+def hash_tensors(state: Mapping[str, Tensor]) -> str:
+    """Over name, type, shape and bytes of every tensor, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Over vocabulary and behaviour, because the files are written anew by every version of the libraries."""
+    return hash_json([sorted(tokenizer.get_vocab().items()), [tokenizer(text)["input_ids"] for text in PROBES]])
+
+
+def hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()

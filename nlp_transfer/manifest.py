@@ -1,0 +1,105 @@
+"""``manifest.json`` of a saved model: what belongs to it beside its weights; read with every field checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nlp_transfer.checkpoints import Origin
+from nlp_transfer.errors import ArtifactError
+from nlp_transfer.fingerprints import hash_files
+from nlp_transfer.metrics import Metrics
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WHOLE_FILES = ("config.json", "model.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What belongs to a model beside its weights."""
+
+    task: dict[str, Any]
+    """Name, labels in the order of their ids, and what else the task needs."""
+    max_tokens: int
+    """Longest input in tokens."""
+    adapter: str
+    """lora, head or none: which weights the folder holds."""
+    checkpoint: Origin
+    """The base. Its encoder and tokenizer are compared by their hashes when the model is loaded."""
+    scores: dict[str, Metrics]
+    """By part of the data."""
+    samples: list[dict[str, Any]]
+    """A few examples with their predictions, to try a loaded model with."""
+    versions: dict[str, str]
+    """Of the libraries that made it."""
+    sha256: dict[str, str]
+    """Of the other files."""
+    format: int = FORMAT
+
+
+FIELD_TYPES = {
+    "task": dict,
+    "max_tokens": int,
+    "adapter": str,
+    "checkpoint": dict,
+    "scores": dict,
+    "samples": list,
+    "versions": dict,
+    "sha256": dict,
+    "format": int,
+}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ArtifactError when the manifest is damaged, or a file is not the one that was saved."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. Name the 'model' folder of a run.")
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+    check_fields(raw, path)
+    manifest = Manifest(**{**raw, "checkpoint": Origin(**raw["checkpoint"])})
+    check_files(manifest, folder)
+    return manifest
+
+
+def check_fields(raw: Any, path: Path) -> None:
+    """Names, types and what later code takes for granted of the values."""
+    if not isinstance(raw, dict):
+        raise damaged(path, "it is no JSON object")
+    if raw.get("format") != FORMAT:
+        raise ArtifactError(f"{path}: format {raw.get('format')} is unknown here; this version reads {FORMAT}.")
+    if odd := sorted(set(FIELD_TYPES) ^ set(raw)):
+        raise damaged(path, f"field '{odd[0]}' is {'unknown' if odd[0] in raw else 'missing'}")
+    for name, kind in FIELD_TYPES.items():
+        if not isinstance(raw[name], kind) or isinstance(raw[name], bool):
+            raise damaged(path, f"field '{name}' is no {kind.__name__}")
+    labels = raw["task"].get("labels")
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise damaged(path, "task.labels is no list of names")
+    if len(set(labels)) < len(labels) or not isinstance(raw["task"].get("name"), str):
+        raise damaged(path, "task has a label twice, or no name")
+    if set(raw["checkpoint"]) != {field.name for field in fields(Origin)}:
+        raise damaged(path, "checkpoint has other fields than it should")
+    if raw["max_tokens"] < 1:
+        raise damaged(path, f"max_tokens is {raw['max_tokens']}")
+
+
+def damaged(path: Path, reason: str) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged ({reason}). Get the folder again from where it was made.")
+
+
+def check_files(manifest: Manifest, folder: Path) -> None:
+    needed = WHOLE_FILES if manifest.adapter == "none" else ADAPTER_FILES
+    for name in {*needed, *manifest.sha256}:
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
+        if hash_files([path]) != manifest.sha256.get(name):
+            raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")
