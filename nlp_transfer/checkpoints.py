@@ -206,7 +206,7 @@ def load_network(
     new_keys = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     refuse_unpretrained_layers(checkpoint, network, new_keys)
     for parameter in network.parameters():
-        # safetensors maps tensors to wherever they lie in the file, and some processors round by the alignment in memory
+        # safetensors maps tensors to where they lie in the file, and some processors round by alignment in memory
         parameter.data = parameter.data.clone()
     return network.eval(), new_keys
 

@@ -71,11 +71,10 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
     """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
     if processes().is_main_process:
         log = read_log(run_dir)
-        metric = next(iter(evaluation.metrics))
         pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
         records = [task.record(example, prediction) for example, prediction in pairs]
         write_lines(run_dir / PREDICTIONS_FILE, records)
-        draw_curves(log, metric, run_dir / "curves.png")
+        draw_curves(log, log[0]["plan"]["selection_metric"], run_dir / "curves.png")
         draw_confusion(evaluation.score.confusion, run_dir / "confusion.png", f"the {evaluation.part} part")
         report = write_report(run_dir, model, evaluation, log, records)
         (run_dir / REPORT_FILE).write_text(report, "utf-8")

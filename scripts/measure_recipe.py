@@ -51,7 +51,8 @@ def main() -> None:
             parser.error("--name and a recipe are needed")
         for system in [OURS, PEER] if args.peer else [OURS]:
             add(measure(system, args.name, args.recipe, settings, args.seeds, args.side_by_side))
-    render()
+    for page, content in render().items():
+        page.write_text(content, encoding="utf-8")
 
 
 def measure(
@@ -114,7 +115,8 @@ def read_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def render() -> None:
+def render() -> dict[Path, str]:
+    """The pages with the tables of what was measured."""
     from nlp_transfer.reporting.tables import markdown_table
 
     rows = read_rows()
@@ -124,11 +126,13 @@ def render() -> None:
         f"scores {', '.join(f'{score:.4f}' for score in row['scores'])}"
         for row in rows
     )
-    for page in PAGES:
-        before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        body = table if page == PAGES[0] else f"{table}\n\n{how}"
-        page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+    bodies = (table, f"{table}\n\n{how}")
+    return {page: filled(page.read_text(encoding="utf-8"), body) for page, body in zip(PAGES, bodies, strict=True)}
+
+
+def filled(page: str, body: str) -> str:
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}"
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ class WordTokenizer:
         """The word's token ids, at least one: a word that the tokenizer drops (zero-width, empty) becomes unknown."""
         if word not in self._pieces:
             text = f" {word}" if self._needs_space else word
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             self._pieces[word] = ids or [self._fallback_id]
         return self._pieces[word]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,6 +21,17 @@ MAX_NAMED_CELLS = 15
 """Up to this many labels, counts are written into the cells."""
 SMOOTHING = 0.9
 MAX_NAME = 24
+FALLBACK_FONTS = (
+    *(
+        "Noto Sans CJK SC",
+        "Noto Sans CJK JP",
+        "Noto Sans",
+        "Noto Sans Arabic",
+        "Noto Sans Devanagari",
+        "WenQuanYi Zen Hei",
+    ),
+    *("Microsoft YaHei", "Yu Gothic", "Hiragino Sans", "PingFang SC", "Arial Unicode MS"),
+)
 
 
 def draw_curves(log: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
@@ -57,14 +69,15 @@ def moving_average(values: Sequence[float]) -> list[float]:
 def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
     """Rows are gold labels, columns predictions; the shade is the share of the row."""
     names, counts = most_confused(confusion)
+    fonts = {"fontfamily": font_families()}
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    shown = [shorten(name) for name in names]
+    shown = [shorten(drawable(name, confusion.names.index(name), **fonts)) for name in names]
     size = max(4.5, 0.32 * len(names) + 2)
     figure, (axes,) = new_figure(size + 1, size, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), shown, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), shown)
+    axes.set_xticks(range(len(names)), shown, rotation=60, ha="right", rotation_mode="anchor", **fonts)
+    axes.set_yticks(range(len(names)), shown, **fonts)
     left_out = len(confusion.names) - len(names)
     title = f"Confusion of {what}" + (f" ({left_out} labels with fewer errors not shown)" if left_out else "")
     axes.set(title=title, xlabel="predicted", ylabel="gold")
@@ -75,6 +88,21 @@ def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, label="share of gold", fraction=0.046)
     save(figure, path)
+
+
+def font_families() -> list[str]:
+    """matplotlib's own font, and behind it what this machine has for scripts that it lacks."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+def drawable(name: str, number: int, fontfamily: Sequence[str]) -> str:
+    """The name, or its number among the labels where no font here has its characters."""
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in fontfamily]
+    missing = any(
+        not any(font.get_char_index(ord(character)) for font in fonts) for character in name if character.strip()
+    )
+    return f"label {number}" if missing else name
 
 
 def shorten(name: str) -> str:

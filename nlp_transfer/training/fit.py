@@ -62,7 +62,7 @@ def fit(
     held_out = task.encode(validation, model)
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
-    log.plan(run.plan, run.accelerator, run.split.num_cut)
+    log.plan(run.plan, run.accelerator, run.split.num_cut, metric)
     inner = run.accelerator.unwrap_model(run.state.network)
     with progress_bar("training", len(run.split.rows) * run.plan.num_epochs) as bar:
         for result in steps_of(run, task, config):

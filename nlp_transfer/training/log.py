@@ -42,7 +42,7 @@ class Log:
                     waiting.replace(path.parent / name)
             path.write_text("")
 
-    def plan(self, plan: TrainingPlan, accelerator: Accelerator, num_cut: int) -> None:
+    def plan(self, plan: TrainingPlan, accelerator: Accelerator, num_cut: int, metric: str) -> None:
         """The first line: what was chosen where the config left it open."""
         batches = plan.batches
         chosen = {
@@ -55,6 +55,7 @@ class Log:
             "num_processes": accelerator.num_processes,
             "padding_share": round(batches.padding_share(0), 4),
             "examples_cut": num_cut,
+            "selection_metric": metric,
         }
         self._write({"plan": chosen})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nlp_transfer import __version__, cli
-from tests.processes import environment, nlp_transfer
+from tests.processes import PROJECT, environment, launch, nlp_transfer
 
 FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
 
@@ -115,13 +115,13 @@ def test_a_label_that_train_lacks_is_named_with_its_place(call, checkpoint, tmp_
         (["copy", "nerr"], "Did you mean 'ner'?"),
         (["predict", "nowhere", "a text"], "nowhere is no saved model"),
         (["evaluate", "nowhere", "file.csv"], "nowhere is no saved model"),
-        (["predict"], "Required options"),
+        (["predict"], "Model folder of a run. (required)"),
     ],
 )
 def test_a_wrong_command_is_one_line(call, args, words):
     code, out, err = call(*args)
     assert (code, out, len(err.splitlines())) == (2, "", 1), err
-    assert words in err or words == "Required options"
+    assert words in err
 
 
 def test_recipes_are_listed_and_copied_and_never_overwritten(call, tmp_path):
@@ -151,8 +151,7 @@ def test_a_failing_run_leaves_the_finished_one_in_its_folder_whole(call, checkpo
     assert call(*same)[0] == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     assert call(*same, "--overwrite", "--training.selection-metric", "bleu")[0] == 2
-    for name in ("metrics.json", "report.md", "predictions.jsonl", "model/manifest.json"):
-        assert Path("run", name).read_bytes() == before[Path("run", name)]
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("run_dir", ["data.csv", "data.csv/run"])
@@ -228,6 +227,12 @@ def test_evaluating_the_held_out_examples_gives_the_score_of_the_run(call, model
     assert json.loads(out) == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
 
 
+@pytest.mark.multiprocess
+def test_a_predictor_waits_for_no_other_process(model):
+    printed = launch(2, PROJECT / "tests" / "promises" / "predict_alone.py", model, "a great film")
+    assert "answer: " in printed
+
+
 def test_evaluating_unknown_labels_is_refused(call, model, tmp_path):
     (tmp_path / "test.tsv").write_text("text\tlabel\nfine\tprais\n")
     code, _, err = call("evaluate", model, "test.tsv")
@@ -281,6 +286,38 @@ def test_what_cannot_be_predicted_leaves_no_file(call, model, tmp_path, text):
 def test_a_text_or_output_that_cannot_be_is_one_line(call, model, args):
     code, out, err = call("predict", model, *args)
     assert (code, out, len(err.splitlines())) == (2, "", 1), err
+
+
+def test_a_list_of_texts_needs_no_header(call, model, tmp_path):
+    (tmp_path / "texts.csv").write_text("a great film\nan awful book\na fine song\n")
+    code, out, err = call("predict", model, "--file", "texts.csv")
+    assert (code, len(out.splitlines())) == (0, 3), err
+
+
+def test_the_column_without_a_text_is_named_with_its_line(call, model, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "good"}\n' * 1500 + '{"text": null}\n')
+    code, _, err = call("predict", model, "--file", "texts.jsonl", "--output", "out.jsonl")
+    assert (code, err.splitlines()[-1]) == (2, "error: texts.jsonl:1501: column 'text' holds no text.")
+
+
+@pytest.mark.parametrize("args", [("a text",), ("--file", "texts.txt")])
+def test_a_column_where_there_is_none_is_refused(call, model, tmp_path, args):
+    (tmp_path / "texts.txt").write_text("a text\n")
+    code, _, err = call("predict", model, *args, "--text-column", "text")
+    assert (code, len(err.splitlines())) == (2, 1), err
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(call, model, tsv):
+    for command in (("evaluate", model, tsv), ("predict", model, "a text")):
+        code, out, err = call(*command, "--output", "nowhere/out.jsonl")
+        assert (code, out) == (2, "")
+        assert "there is no folder nowhere" in err
+
+
+def test_a_recipe_of_ones_own_is_run_by_its_path(call, checkpoint, tsv):
+    assert call("copy", "text_classification", "mine.py")[0] == 0
+    code, _, err = call("run", "mine.py", "--train", tsv, "--checkpoint", checkpoint, "--dry-run")
+    assert (code, "Nothing was written" in err) == (0, True), err
 
 
 def test_standard_input_that_is_no_utf8_is_one_line(model):

@@ -88,12 +88,10 @@ def test_every_way_of_lora_comes_back_exactly(checkpoint, tsv, tmp_path, lora):
     assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) == 0
 
 
-@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("kind", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_adapters_that_moved_the_base_come_back_for_the_base_itself(checkpoint, tsv, tmp_path, init, use_rslora):
-    in_memory = save(
-        checkpoint, tsv, "text_classification", "lora", tmp_path / "model", init=init, use_rslora=use_rslora
-    )
+def test_adapters_that_moved_the_base_come_back_for_the_base_itself(checkpoint, tsv, tmp_path, init, kind):
+    in_memory = save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model", init=init, **kind)
     assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) < 1e-3
 
 
@@ -143,6 +141,86 @@ def test_a_damaged_model_is_refused(checkpoint, tsv, tmp_path_factory, tmp_path,
         (folder / file).write_bytes(changed[damage])
     with pytest.raises(nt.ArtifactError, match=r"model"):
         nt.load(folder)
+
+
+MANIFESTS = {
+    "no object": lambda raw: [raw],
+    "no labels": lambda raw: raw["task"].pop("labels"),
+    "a label that is no name": lambda raw: raw["task"].update(labels=["blame", 1]),
+    "a label twice": lambda raw: raw["task"].update(labels=["blame", "blame"]),
+    "an unknown task": lambda raw: raw["task"].update(name="translation"),
+    "hashes in a list": lambda raw: raw.update(sha256=[]),
+    "a limit that is a word": lambda raw: raw.update(max_tokens="many"),
+    "a limit of nothing": lambda raw: raw.update(max_tokens=0),
+    "no base": lambda raw: raw.update(checkpoint={}),
+    "a field too many": lambda raw: raw.update(more=1),
+    "another format": lambda raw: raw.update(format=99),
+}
+
+
+@pytest.mark.parametrize("change", MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_that_says_something_impossible_is_refused(checkpoint, tsv, tmp_path, change):
+    save(checkpoint, tsv, "text_classification", "head", tmp_path / "model")
+    path = tmp_path / "model" / "manifest.json"
+    raw = json.loads(path.read_text())
+    changed = change(raw)
+    path.write_text(json.dumps(changed if isinstance(changed, list) and changed[0] is raw else raw))
+    with pytest.raises(nt.ArtifactError):
+        nt.load(tmp_path / "model")
+
+
+def test_whole_weights_under_more_labels_than_they_have_are_refused(checkpoint, tsv, tmp_path):
+    """transformers would draw a random head and say nothing."""
+    save(checkpoint, tsv, "text_classification", "none", tmp_path / "model")
+    path = tmp_path / "model" / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["task"]["labels"].append("neither")
+    path.write_text(json.dumps(raw))
+    with pytest.raises(nt.ArtifactError, match="no head for the 3 labels"):
+        nt.load(tmp_path / "model")
+
+
+def test_a_folder_that_is_no_saved_model_is_never_replaced(checkpoint, tsv, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(nt.ConfigError, match="is no saved model"):
+        save(checkpoint, tsv, "text_classification", "head", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def package_of(checkpoint: str, root: Path) -> str:
+    """The checkpoint inside an importable package that fails when it is imported."""
+    (root / "some_weights").mkdir()
+    (root / "some_weights" / "__init__.py").write_text("raise SystemError('data is never imported')")
+    shutil.copytree(checkpoint, root / "some_weights" / "model")
+    return "package:some_weights/model"
+
+
+def test_package_hub_and_folder_stand_for_one_another(checkpoint, tsv, tmp_path, monkeypatch):
+    """Trained from a package, loaded where the same weights come from a folder or from the Hub."""
+    monkeypatch.syspath_prepend(tmp_path)
+    in_memory = save(package_of(checkpoint, tmp_path), tsv, "text_classification", "lora", tmp_path / "model")
+    downloaded = shutil.copytree(checkpoint, tmp_path / "hub" / "0a1b2c")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(downloaded))
+    for spelling, revision in [("package:some_weights/model", None), (checkpoint, None), ("some/weights", "0a1b2c")]:
+        model, task = nt.load_model(tmp_path / "model", checkpoint=spelling)
+        assert float((read_back.outputs(model, task) - in_memory).abs().max()) == 0
+        assert model.origin.revision == revision
+
+
+def test_the_default_checkpoint_is_asked_for_where_it_is(checkpoint, monkeypatch):
+    from nlp_transfer import artifacts, known_checkpoints
+
+    def origin(name: str, revision: str | None = None):
+        return nt.load_sequence_classifier(checkpoint, nt.LabelSet(("a", "b"))).origin.__class__(
+            name=name, revision=revision, weights_sha256="", encoder_sha256="", tokenizer_sha256=""
+        )
+
+    packaged, hub = known_checkpoints.PACKAGED_MINILM, known_checkpoints.MINILM_HUB_ID
+    for installed, expected in [(True, packaged), (False, hub)]:
+        monkeypatch.setattr(artifacts, "default_checkpoint", lambda found=expected: found)
+        assert artifacts.base_name(origin(packaged)) == expected
+        assert artifacts.base_name(origin(hub, "c0ffee")) == (packaged if installed else f"{hub}@c0ffee")
+    assert artifacts.base_name(origin("org/name", "c0ffee")) == "org/name@c0ffee"
 
 
 def test_a_model_that_answers_differently_after_saving_is_not_kept(checkpoint, tsv, tmp_path, monkeypatch):

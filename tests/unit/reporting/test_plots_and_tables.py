@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from nlp_transfer.metrics import Confusion
-from nlp_transfer.reporting.plots import MAX_LABELS, draw_confusion, draw_curves, most_confused, moving_average
+from nlp_transfer.reporting.plots import (
+    MAX_LABELS,
+    draw_confusion,
+    draw_curves,
+    drawable,
+    most_confused,
+    moving_average,
+)
 from nlp_transfer.reporting.tables import markdown_table
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -40,14 +47,20 @@ def test_curves_are_drawn(tmp_path, losses, scores):
         ("$x_{$", "50$ to 60$", "a_b^c", "\\frac{"),
         ("", "_hidden", "é", "a" * 60, "two\nlines"),
         tuple(f"intent {i}" for i in range(60)),
+        ("好评", "差评", "🙂", "\U0010fffd"),
     ],
-    ids=["one", "two", "dollars", "odd", "many"],
+    ids=["one", "two", "dollars", "odd", "many", "scripts without a font"],
 )
 def test_a_confusion_matrix_is_drawn_for_labels_of_any_name_and_number(tmp_path, names):
     counts = np.random.default_rng(0).integers(0, 5, (len(names), len(names)))
     confusion = Confusion(names, tuple(map(tuple, counts.tolist())))
     draw_confusion(confusion, tmp_path / "confusion.png", "test")
     assert is_picture(tmp_path / "confusion.png")
+
+
+def test_a_label_that_no_font_can_write_is_shown_by_its_number():
+    assert drawable("naïve", 3, ["DejaVu Sans"]) == "naïve"
+    assert drawable("a \U0010fffd", 3, ["DejaVu Sans"]) == "label 3"
 
 
 def test_an_empty_confusion_matrix_is_drawn(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 from torch.optim import SGD
 
+import nlp_transfer as nt
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.optim import layers_below_head, make_optimizer, make_schedule
 
@@ -119,3 +120,9 @@ def test_only_trainable_weights_are_given_to_the_optimizer():
     network = Network()
     network.bert.requires_grad_(False)
     assert set(group_of(network, TrainingConfig())) == {"classifier.weight", "classifier.bias"}
+
+
+def test_layers_that_share_their_weights_have_no_rates_of_their_own(make_checkpoint):
+    model = nt.load_sequence_classifier(str(make_checkpoint("albert")), nt.LabelSet(("a", "b")))
+    with pytest.raises(nt.ConfigError, match="share their weights"):
+        make_optimizer(model.network, TrainingConfig(layer_decay=0.9), 1e-3, 2)

@@ -1,0 +1,114 @@
+"""The best epoch is kept, a run stops when asked to, and a loss that is no number ends it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import nlp_transfer as nt
+from nlp_transfer.adapters.trainable import trainable_state
+from nlp_transfer.training import fit as fit_module
+from nlp_transfer.training.defaults import plan_training
+from nlp_transfer.training.loop import Progress, TrainState, take_step
+from nlp_transfer.training.precision import make_accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(nt.TextClassification):
+    """Scores as the script says, one an epoch, whatever was predicted."""
+
+    script: tuple[float, ...] = (0.0,) * 9
+    scored: list[float] = field(default_factory=list)
+    nan_at: int = 0
+    steps: list[int] = field(default_factory=list)
+
+    def score(self, predictions, examples) -> nt.Score:
+        self.scored.append(self.script[len(self.scored)])
+        score = super().score(predictions, examples)
+        return replace(score, metrics=score.metrics | {"accuracy": self.scored[-1]})
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.steps.append(1)
+        loss = super().loss_sum(logits, labels)
+        return loss * torch.nan if len(self.steps) == self.nan_at else loss
+
+
+@pytest.fixture
+def fit(checkpoint, tsv, tmp_path, monkeypatch):
+    """Train a scripted task; gives the model and the weights after each epoch."""
+    after: list[dict[str, Tensor]] = []
+    validate = fit_module.validate
+
+    def watch(network, *rest):
+        after.append({name: tensor.clone() for name, tensor in trainable_state(network).items()})
+        return validate(network, *rest)
+
+    monkeypatch.setattr(fit_module, "validate", watch)
+
+    def run(task: dict[str, object], **settings: object) -> tuple[nt.Model, list[dict[str, Tensor]]]:
+        splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+        scripted = Scripted(labels=nt.LabelSet(("blame", "praise")), **task)
+        model = nt.load_sequence_classifier(checkpoint, scripted.labels)
+        model = nt.add_adapter(model, "lora", nt.LoraConfig(rank=2))
+        config = nt.TrainingConfig(mixed_precision="no", **{"num_epochs": 3, "batch_size": 8} | settings)
+        parts = {"train": splits.train, "validation": splits.validation}
+        return nt.fit(model, scripted, **parts, config=config, run_dir=tmp_path), after
+
+    return run
+
+
+def log_of(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("script", "best"), [((0.1, 0.9, 0.5), 1), ((0.9, 0.9, 0.9), 0), ((0.1, 0.2, 0.3), 2)])
+def test_the_model_is_that_of_the_best_epoch_and_of_equals_the_first(fit, script, best):
+    model, after = fit({"script": script})
+    for name, tensor in trainable_state(model.network).items():
+        assert torch.equal(tensor, after[best][name]), name
+
+
+def test_a_run_stops_when_the_score_has_not_risen_for_as_many_epochs_as_allowed(fit, tmp_path):
+    _, after = fit({"script": (0.5, 0.4, 0.3, 0.9)}, num_epochs=4, early_stopping_patience=2)
+    assert len(after) == 3
+    assert [line["epoch"] for line in log_of(tmp_path) if "validation" in line] == [1, 2, 3]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_stays_in_the_log(fit, tmp_path):
+    with pytest.raises(nt.TrainingError, match="The loss is nan at step 3"):
+        fit({"nan_at": 3})
+    steps = [line for line in log_of(tmp_path) if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    assert [line["loss"] is None for line in steps] == [False, False, True]
+
+
+def test_the_log_holds_a_time_of_its_own_for_each_step_and_the_mean_loss_of_each_epoch(fit, tmp_path):
+    fit({}, num_epochs=1)
+    log = log_of(tmp_path)
+    steps, (epoch,) = [line for line in log if "loss" in line], [line for line in log if "validation" in line]
+    seconds = [line["seconds"] for line in steps]
+    assert seconds == sorted(seconds)
+    mean = sum(line["loss"] * line["targets"] for line in steps) / sum(line["targets"] for line in steps)
+    assert epoch["mean_loss"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_schedule_does_not_move_when_fp16_overflow_skipped_the_step(checkpoint, tsv, monkeypatch):
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.load_sequence_classifier(checkpoint, task.labels)
+    accelerator, split = make_accelerator("no"), task.encode(splits.train, model)
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    state = TrainState(model.network, optimizer, schedule, Progress())
+    plan = plan_training(
+        nt.TrainingConfig(), split, adapter="none", num_labels=2, width=32, num_processes=accelerator.num_processes
+    )
+    for skipped, rate in [(True, 1.0), (False, 0.5)]:
+        monkeypatch.setattr(type(accelerator), "optimizer_step_was_skipped", skipped)
+        take_step(accelerator, state, split, plan.batches.steps(0)[0], task.loss_sum, 1.0, (0, 0))
+        assert schedule.get_last_lr() == [rate]
