@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from nlp_transfer.cli import launch as launch
     from nlp_transfer.data.config import NerData as NerData, TextData as TextData
+    from nlp_transfer.data.evaluate_metric import EntityF1 as EntityF1
     from nlp_transfer.data.examples import (
         Splits as Splits,
         TaggedExample as TaggedExample,
@@ -57,6 +58,7 @@ PUBLIC = {
     "checkpoints": ("Model", "load_sequence_classifier", "load_token_classifier"),
     "cli": ("launch",),
     "data.config": ("NerData", "TextData"),
+    "data.evaluate_metric": ("EntityF1",),
     "data.examples": ("Splits", "TaggedExample", "TextExample"),
     "data.reading": ("read_ner", "read_text_classification"),
     "known_checkpoints": ("default_checkpoint",),
