@@ -25,6 +25,12 @@ def recipe(name: str) -> ModuleType:
     return module
 
 
+def losses_of(run_dir: Path) -> list[float]:
+    """Of every step."""
+    lines = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
 def check_run_folder(run_dir: Path) -> None:
     """Everything is there, and the log shows that the loss fell."""
     names = {path.name for path in run_dir.iterdir()}
@@ -32,8 +38,7 @@ def check_run_folder(run_dir: Path) -> None:
         *("config.json", "log.jsonl", "metrics.json", "predictions.jsonl", "report.md"),
         *("curves.png", "confusion.png", "checkpoints", "model"),
     }
-    steps = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in steps if "loss" in line]
+    losses = losses_of(run_dir)
     assert losses[-1] < losses[0] / 2
     assert not list(run_dir.glob(".*"))
 
@@ -174,6 +179,5 @@ def test_two_processes_train_to_the_scores_of_one(checkpoint, conll, tsv, tmp_pa
     launch(1, file, *flags, "--run-dir", tmp_path / "one", "--training.gradient-accumulation-steps", "4")
     one, two = (json.loads((tmp_path / run / "metrics.json").read_text())["test"] for run in ("one", "two"))
     assert two == {metric: pytest.approx(value, abs=1e-3) for metric, value in one.items()}
-    logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("one", "two")]
-    losses = [[json.loads(line)["loss"] for line in log if "loss" in line] for log in logs]
+    losses = [losses_of(tmp_path / run) for run in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
