@@ -46,5 +46,5 @@ def launch(num_processes: int, script: Path, *args: object, cwd: Path | None = N
     words = [sys.executable, "-m", "accelerate.commands.launch", *map(str, flags), str(script), *map(str, args)]
     variables = environment() | {"ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=cwd, env=variables, timeout=TIMEOUT)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-10_000:]
     return done.stdout + done.stderr
