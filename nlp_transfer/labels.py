@@ -123,12 +123,38 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     return "IOB1" if any_begin_inside and not any_plain_begin else "IOB2"
 
 
+ENDS = "ESLU"
+"""Prefixes of an entity's last word, in the schemes that mark it."""
+
+
 def to_iob2(tags: Sequence[str], scheme: Scheme) -> list[str]:
-    """Convert one sentence from any scheme."""
-    if scheme == "IOB2":
-        return list(tags)
-    if scheme == "IOB1":
+    """Convert one sentence from any scheme. What is illegal is read as conlleval reads it: a stray tag opens an entity.
+
+    The result is always legal.
+    """
+    if scheme in ("IOB1", "IOB2"):
         return tags_of(spans_of(tags), len(tags))
-    plain = {"S": "B", "U": "B", "E": "I", "L": "I"}
-    pairs = (split_tag(tag) for tag in tags)
-    return [f"{plain.get(prefix, prefix)}-{label}" if label else OUTSIDE for prefix, label in pairs]
+    converted = []
+    before, open_label = "", ""
+    for prefix, label in map(split_tag, tags):
+        begins = prefix in "BSU" or label != open_label or before in ENDS
+        converted.append(f"{'B' if begins else 'I'}-{label}" if label else OUTSIDE)
+        before, open_label = prefix, label
+    return converted
+
+
+def illegal_places(tags: Sequence[str], scheme: Scheme) -> list[int]:
+    """Positions of the tags that cannot follow the one before (of an entity without an end: its last tag)."""
+    if scheme == "IOB1":
+        return []
+    found = []
+    before, open_label = OUTSIDE, ""
+    for i, (prefix, label) in enumerate(map(split_tag, (*tags, OUTSIDE))):
+        is_open = before in "BI" and bool(open_label)
+        continues = bool(label) and prefix in "IEL"
+        fits = continues and is_open and label == open_label
+        may_end = scheme == "IOB2" or not is_open
+        if not (fits or (not continues and may_end)):
+            found.append(min(i, len(tags) - 1))
+        before, open_label = prefix, label
+    return list(dict.fromkeys(found))

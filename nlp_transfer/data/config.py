@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+OnMissingLabel = Literal["refuse", "skip"]
+OnSimilarLabels = Literal["refuse", "merge", "keep"]
+OnIllegalTags = Literal["repair", "refuse"]
+OnMisalignedSpan = Literal["widen", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,12 +16,14 @@ class DataConfig:
     """The labelled files of a run."""
 
     train: str
-    """File to learn from, or hub:org/name[@revision][:config]. What of validation and test is not named is held out
-    from it."""
+    """File to learn from, a pattern of files, a folder with files train, validation and test, or
+    hub:org/name[@revision][:config]. What of validation and test is neither named nor found is held out from it."""
     validation: str | None = None
     """File that picks the best epoch."""
     test: str | None = None
     """File that the reported score is measured on, once."""
+    on_similar_labels: OnSimilarLabels = "refuse"
+    """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,8 @@ class TextData(DataConfig):
     """Column of the second text, for tasks on pairs."""
     label_column: str | None = None
     """Column of the label."""
+    on_missing_label: OnMissingLabel = "refuse"
+    """Rows without a label: skip them, and count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +48,8 @@ class NerData(DataConfig):
     """Column of the words: a name, or in CoNLL files a number from 0. There, the first column if not given."""
     tags_column: str | None = None
     """Column of the tags. In CoNLL files the last one if not given."""
+    on_illegal_tags: OnIllegalTags = "repair"
+    """Tags that cannot follow the one before, such as I-PER after O: repair them as conlleval reads them, and count
+    them, or refuse the file."""
+    on_misaligned_span: OnMisalignedSpan = "widen"
+    """Character spans that cut a word: widen them to whole words, and count them, or refuse the file."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from nlp_transfer.data.examples import Example, Splits
+from nlp_transfer.data.notes import Notes
 from nlp_transfer.errors import DataError
 
 HELD_OUT_FRACTION = 0.1
@@ -22,7 +23,7 @@ def complete(
     seed: int,
     key: Callable[[Example], str],
     stratum: Callable[[Example], str],
-    notes: Sequence[str] = (),
+    notes: Notes,
 ) -> Splits[Example]:
     """Take the parts that were not named out of the training part, a tenth of it each.
 
@@ -48,8 +49,8 @@ def complete(
         parts[name] = part
         held_out[name] = [str(example.source) for example in part]
     for name, where in held_out.items():
-        notes = (*notes, f"{len(where)} examples of {train[0].source.file} held out as {name} (seed {seed}).")
-    return Splits(rest, parts["validation"] or (), parts["test"], tuple(notes), held_out or None)
+        notes.say(f"{len(where)} examples of {train[0].source.file} held out as {name} (seed {seed}).")
+    return Splits(rest, parts["validation"] or (), parts["test"], notes.lines(), held_out or None)
 
 
 def hold_out(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from nlp_transfer.data.examples import Source
+from nlp_transfer.data.lines import PACKINGS, ending, numbered_lines
+from nlp_transfer.data.notes import Notes
 from nlp_transfer.errors import DataError, first_line
 
 HUB_PREFIX = "hub:"
@@ -38,17 +40,17 @@ class Table:
     """For columns that hold ids (a `datasets` ClassLabel): the names of the ids."""
 
 
-def read_table(path: Path, header_names: frozenset[str]) -> Table:
+def read_table(path: Path, header_names: frozenset[str], notes: Notes) -> Table:
     """Raises DataError, with file and line, for what cannot be read as rows of equal columns.
 
     A csv or tsv file whose first row holds none of ``header_names`` may have no header; see ``name_columns``.
     """
-    kind = TABLE_FORMATS.get(path.suffix.lower()) or sniff(path)
+    kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
     if kind == "jsonl":
         return read_jsonl(path)
     if kind == "parquet":
         return read_parquet(path)
-    return read_delimited(path, kind, header_names)
+    return read_delimited(path, kind, header_names, notes)
 
 
 def sniff(path: Path) -> str:
@@ -61,28 +63,8 @@ def sniff(path: Path) -> str:
     return "tsv" if "\t" in first else "csv"
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines without their ends, from 1; only line feeds end a line, with or without a carriage return."""
-    with path.open("rb") as file:
-        yield from decoded(file, str(path))
-
-
-def decoded(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(lines, start=1):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}:{number}: not UTF-8 ({error.reason}). Save the file as UTF-8, for instance with "
-                f"'iconv -f latin1 -t utf-8'."
-            ) from None
-        if "\0" in line:
-            raise DataError(f"{name}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
-        yield number, line.rstrip("\r\n")
-
-
-def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table:
-    rows = list(split_tsv(path) if kind == "tsv" else split_csv(path))
+def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: Notes) -> Table:
+    rows = list(split_tsv(path) if kind == "tsv" else split_csv(path, separator_of(path, notes)))
     if not rows:
         raise DataError(f"{path} is empty. It needs a text and a label in every row.")
     columns, body = name_columns(rows, header_names)
@@ -91,6 +73,8 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str]) -> Table
     if len(set(columns)) < len(columns):
         raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
     for line, row in body:
+        if row == list(columns):
+            raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
         if len(row) != len(columns):
             raise DataError(
                 f"{path}:{line}: {len(row)} columns where {len(columns)} are expected ({', '.join(columns)}). "
@@ -107,9 +91,20 @@ def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def split_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+def separator_of(path: Path, notes: Notes) -> str:
+    """A comma; a semicolon or a tab where the first line has one and no comma, as some programs write csv."""
+    first = next((line for _, line in numbered_lines(path) if line.strip()), "")
+    other = next((mark for mark in ";\t" if mark in first), None)
+    if other is None or "," in first:
+        return ","
+    notes.say(f"{path}: columns are parted by {'semicolons' if other == ';' else 'tabs'}.")
+    return other
+
+
+def split_csv(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader((line + "\n" for _, line in numbered_lines(path)), strict=True)
+    lines = (line + "\n" for _, line in numbered_lines(path))
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     start = 1
     try:
         for row in reader:
@@ -164,6 +159,8 @@ def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def read_parquet(path: Path) -> Table:
+    if path.suffix.lower() in PACKINGS:
+        raise DataError(f"{path}: a parquet file is packed inside already. Unpack it.")
     try:
         part = datasets.Dataset(pyarrow.parquet.read_table(path))
     except (pyarrow.ArrowException, OSError) as error:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.examples import Source
-from nlp_transfer.data.reading import read_ner_file, read_text_file, refuse_surrogates
-from nlp_transfer.data.tables import TABLE_FORMATS, decoded, numbered_lines, read_table
+from nlp_transfer.data.lines import decoded, ending, numbered_lines
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.reading import read_ner_file, read_text_file
+from nlp_transfer.data.tables import TABLE_FORMATS, read_table
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import Predictor, Text
 from nlp_transfer.reporting.progress import progress_bar, say
@@ -28,7 +31,7 @@ CHUNK = 1024
 """Texts that are predicted together; memory does not grow with the file."""
 
 
-def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, str]) -> Evaluation[Any, Any]:
+def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, Any]) -> Evaluation[Any, Any]:
     """Score the labelled examples of ``file``; ``columns`` are settings of NerData or TextData.
 
     Raises DataError for a label that the model does not know, ConfigError for a column that its task does not read.
@@ -40,10 +43,10 @@ def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, str]) -
         raise ConfigError(f"{foreign[0]}: this model does {task.name}, which reads {' and '.join(known)}.")
     examples: Sequence[Any]
     if isinstance(task, Ner):
-        examples, notes = read_ner_file(file, NerData(train=file, **columns))
+        examples, notes = read_ner_file(file, replace(NerData(train=file), **columns))
         found = ((tag, e.source) for e in examples for tag in e.tags)
     else:
-        examples, notes = read_text_file(file, TextData(train=file, **columns), multi_label=task.multi_label)
+        examples, notes = read_text_file(file, replace(TextData(train=file), **columns), multi_label=task.multi_label)
         found = ((label, e.source) for e in examples for label in e.labels)
     for note in notes:
         say(note)
@@ -85,14 +88,17 @@ def texts_of_file(
     file: str, text_column: str | None, text_pair_column: str | None, *, reads_pairs: bool
 ) -> Iterator[Text]:
     path = Path(os.path.expanduser(file))
-    if file == STANDARD_INPUT or (path.is_file() and path.suffix.lower() not in TABLE_FORMATS):
+    if file == STANDARD_INPUT or (path.is_file() and ending(path) not in TABLE_FORMATS):
         if named := text_column or text_pair_column:
             raise ConfigError(f"column '{named}': only tables ({', '.join(TABLE_FORMATS)}) have columns. Leave it out.")
         yield from texts_of_lines(file)
         return
     if not path.is_file():
         raise DataError(f"--file {file}: there is no such file. '-' reads standard input.")
-    table = read_table(path, HEADER_NAMES)
+    notes = Notes()
+    table = read_table(path, HEADER_NAMES, notes)
+    for note in notes.lines():
+        say(note)
     text, pair = text_only_columns(table, text_column, text_pair_column)
     pair = pair if reads_pairs else None  # a column that looks like a second text is none to this model
     say(f"Text is read from column '{text}'" + (f", second text from '{pair}'." if pair else "."))

@@ -9,10 +9,10 @@ from typing import Any, overload
 
 from nlp_transfer.artifacts import AnyTask, load_model
 from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
-from nlp_transfer.data.reading import refuse_surrogates
+from nlp_transfer.data.raw_text import Word, split_words
 from nlp_transfer.errors import DataError
-from nlp_transfer.inference.raw_text import Word, split_words
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.tasks.ner import Ner, Tagging
 from nlp_transfer.tasks.text_classification import Classification, TextClassification

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from nlp_transfer.inference.raw_text import split_words
+from nlp_transfer.data.raw_text import split_words
 
 ALPHABET = "aB9é中اक्ा \t\n\u00a0\u200b.,'’\"()-_@#$/:;!?&*+🙂\u0301\ufe0f"
 

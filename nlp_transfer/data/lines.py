@@ -1,0 +1,113 @@
+"""A text file as numbered lines, whatever it is encoded and packed in."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from nlp_transfer.errors import DataError, first_line
+
+PACKINGS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
+    ".gz": (b"\x1f\x8b", gzip.open),
+    ".bz2": (b"BZh", bz2.open),
+    ".xz": (b"\xfd7zXZ\x00", lzma.open),
+}
+"""By the usual ending: the bytes that such a file begins with, and what opens it."""
+ZIP = b"PK\x03\x04"
+WIDE_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
+
+
+def ending(path: Path) -> str:
+    """Of the name without the ending of its packing: ``.csv`` of ``rows.csv.gz``."""
+    inner = path.with_suffix("") if path.suffix.lower() in PACKINGS else path
+    return inner.suffix.lower()
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines without their ends, from 1; only line feeds end a line, with or without a carriage return.
+
+    UTF-8, or UTF-16 and UTF-32 with a byte-order mark; plain, or packed by gzip, bzip2 or xz. Raises DataError, with
+    file and line, for anything else.
+    """
+    with opened(path) as file:
+        yield from decoded(file, str(path))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked if it is packed."""
+    with path.open("rb") as plain:
+        begins = plain.peek(8)
+    if begins.startswith(ZIP):
+        raise DataError(f"{path}: a zip archive (Excel's sheets are such, too). Unpack it, or save the sheet as csv.")
+    packing = next(((end, unpack) for end, (magic, unpack) in PACKINGS.items() if begins.startswith(magic)), None)
+    if packing is None:
+        with path.open("rb") as plain:
+            yield plain
+        return
+    try:
+        with cast(BinaryIO, packing[1](path)) as unpacked:
+            yield unpacked
+    except DAMAGED as error:
+        raise DataError(f"{path}: a damaged or incomplete {packing[0]} file ({first_line(error)}).") from error
+
+
+def decoded(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    """The numbered lines of an open file that can be peeked into."""
+    begins = cast(io.BufferedReader, file).peek(4)
+    wide = next((encoding for mark, encoding in WIDE_MARKS if begins.startswith(mark)), None)
+    lines = wide_lines(file, wide, name) if wide else utf8_lines(file, name)
+    for number, line in lines:
+        if "\0" in line:
+            raise DataError(f"{name}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
+        if number == 1 and not line.endswith("\n") and "\r" in line.rstrip("\r"):
+            raise DataError(f"{name}: lines end in carriage returns alone. Save it with line feeds ('\\n').")
+        yield number, line.rstrip("\r\n")
+
+
+def utf8_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(file, start=1):
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}:{number}: not UTF-8 ({error.reason}, byte {raw[error.start]:#04x}); latin-1 or Windows-1252 "
+                "perhaps. Save the file as UTF-8, for instance with 'iconv -f windows-1252 -t utf-8'."
+            ) from None
+
+
+def wide_lines(file: BinaryIO, encoding: str, name: str) -> Iterator[tuple[int, str]]:
+    raw = file.read()
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        number = raw[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise DataError(f"{name}:{number}: not {encoding.upper()}, as which the file begins. Save it anew.") from None
+    yield from enumerate(io.StringIO(text, newline="\n"), start=1)
+
+
+def zip_lines(first: Path, second: Path) -> Iterator[tuple[int, str, str]]:
+    """Line by line through two files of equal length."""
+    if not second.is_file():
+        raise DataError(f"{second.parent} is a folder without a file '{second.name}'.")
+    left, right = list(numbered_lines(first)), list(numbered_lines(second))
+    if not left:
+        raise DataError(f"{first} is empty.")
+    if len(left) != len(right):
+        raise DataError(f"{first} has {len(left)} lines and {second} {len(right)}; they must go line by line.")
+    for (number, text), (_, label) in zip(left, right, strict=True):
+        yield number, text, label

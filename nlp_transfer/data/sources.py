@@ -1,0 +1,108 @@
+"""Which files make up which part: a file, a pattern of files, or a folder that holds the parts."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from nlp_transfer.data.config import DataConfig
+from nlp_transfer.data.lines import ending
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table
+from nlp_transfer.errors import DataError, quoted
+
+SEQUENCE_FILE = "seq.in"
+"""A folder with this file is one part: texts, tags and labels line by line in files of their own."""
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "dev", "valid", "val"),
+    "test": ("test",),
+}
+"""What parts are called in folders and on the Hub; the first name that is found is taken."""
+ENDINGS = {*TABLE_FORMATS, ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".bilou", ""}
+PATTERN_MARKS = "*?["
+
+
+def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
+    """The files of every part that ``config`` names, or that lie in the folder it names for training."""
+    files: dict[str, list[Path]] = {}
+    named = {"train": config.train, "validation": config.validation, "test": config.test}
+    for name, spelling in named.items():
+        if spelling is None or spelling.startswith(HUB_PREFIX):
+            if spelling is not None and name != "train":
+                raise DataError(
+                    f"--{name} {spelling}: only --train takes a Hub id; its splits are used as they are named."
+                )
+        elif name == "train" and holds_parts(Path(os.path.expanduser(spelling))):
+            files = files_of_folder(Path(os.path.expanduser(spelling)))
+        else:
+            files[name] = files_of(spelling, f"--{name} ")
+    for name, paths in files.items():
+        if len(paths) > 1:
+            notes.say(f"{name} is read from {len(paths)} files, {paths[0]} to {paths[-1]}.")
+    return files
+
+
+def holds_parts(path: Path) -> bool:
+    return path.is_dir() and not (path / SEQUENCE_FILE).is_file()
+
+
+def files_of(spelling: str, flag: str = "") -> list[Path]:
+    """The file, the files of a pattern, or a folder that is one part. ``flag`` begins the message if there is none."""
+    path = Path(os.path.expanduser(spelling))
+    if path.is_dir() and holds_parts(path):
+        raise DataError(f"{flag}{spelling} is a folder without a file '{SEQUENCE_FILE}'. Name a file.")
+    if path.exists():
+        return [path]
+    if any(mark in spelling for mark in PATTERN_MARKS):
+        if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()):
+            return found
+        raise DataError(f"{flag}{spelling}: no file fits this pattern.")
+    hub = " A data set on the Hub is spelled hub:org/name." if flag == "--train " else ""
+    raise DataError(f"{flag}{spelling}: there is no such file.{hub}")
+
+
+def files_of_folder(folder: Path) -> dict[str, list[Path]]:
+    """Files or folders named after the parts: ``train.csv``, ``train-00000-of-00002.parquet``, ``train/...``."""
+    found = {name: paths for name in PART_NAMES if (paths := named_after(folder, name))}
+    if "train" not in found:
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+        raise DataError(
+            f"--train {folder} is a folder with neither '{SEQUENCE_FILE}' nor a file named 'train' and an ending such "
+            f"as .csv; it holds {names}. Name a file."
+        )
+    return found
+
+
+def named_after(folder: Path, part: str) -> list[Path]:
+    for name in PART_NAMES[part]:
+        inside = folder / name
+        if (inside / SEQUENCE_FILE).is_file():
+            return [inside]
+        candidates = inside.iterdir() if inside.is_dir() else folder.iterdir()
+        paths = sorted(path for path in candidates if is_data(path) and (inside.is_dir() or is_named(path, name)))
+        if len({ending(path) for path in paths}) > 1:
+            shown = ", ".join(path.name for path in paths[:5])
+            raise DataError(f"{folder}: the {part} part is there in several formats ({shown}). Name one of them.")
+        if paths:
+            return paths
+    return []
+
+
+def is_data(path: Path) -> bool:
+    return path.is_file() and ending(path) in ENDINGS and not path.name.startswith((".", "_"))
+
+
+def is_named(path: Path, name: str) -> bool:
+    """``train.csv``, ``train-00000-of-00002.parquet`` or ``train_1.csv``, for ``train``."""
+    stem = path.name.partition(".")[0].casefold()
+    return stem == name or stem.startswith((f"{name}-", f"{name}_"))
+
+
+def rename_hub_splits(tables: dict[str, Table], spelling: str) -> dict[str, Table]:
+    """By the names that parts have here; other splits are left alone."""
+    if "train" not in tables:
+        raise DataError(f"{spelling} has no split 'train'. Its splits are {quoted(list(tables))}.")
+    named = {part: next((tables[name] for name in names if name in tables), None) for part, names in PART_NAMES.items()}
+    return {part: table for part, table in named.items() if table is not None}

@@ -1,0 +1,114 @@
+"""Raw texts with entities as spans of characters, as annotation tools export them, to words with tags.
+
+{"text": "Ada left.", "entities": [[0, 3, "PER"]]}
+{"text": "Ada left.", "spans": [{"start": 0, "end": 3, "label": "PER"}]}
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from nlp_transfer.data.cells import cell_text, label_name
+from nlp_transfer.data.config import OnMisalignedSpan
+from nlp_transfer.data.examples import Source, TaggedExample
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.raw_text import Word, split_words
+from nlp_transfer.data.tables import Table
+from nlp_transfer.errors import DataError
+from nlp_transfer.labels import Span, tags_of
+
+TEXT_COLUMN = "text"
+SPAN_COLUMNS = ("entities", "spans", "label", "labels")
+"""spaCy and others, Prodigy, doccano (old and new)."""
+START_NAMES, END_NAMES, LABEL_NAMES = ("start", "start_offset"), ("end", "end_offset"), ("label", "type", "tag")
+
+
+class Characters(NamedTuple):
+    """``text[start:end]`` is an entity."""
+
+    start: int
+    end: int
+    label: str
+
+
+def span_column(table: Table) -> str | None:
+    return next((name for name in SPAN_COLUMNS if name in table.columns), None)
+
+
+def has_spans(table: Table) -> bool:
+    """Whether rows hold a text in one string beside a list of spans."""
+    column = span_column(table)
+    if column is None or TEXT_COLUMN not in table.columns:
+        return False
+    return isinstance(table.rows[0][1].get(TEXT_COLUMN), str) and isinstance(table.rows[0][1].get(column), list)
+
+
+def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes) -> list[TaggedExample]:
+    """Words are split as for prediction. A span that cuts a word is widened to whole words, and counted, or refused."""
+    column = span_column(table) or SPAN_COLUMNS[0]
+    notes.say(f"Entities are read from the character spans of column '{column}'.")
+    examples = []
+    for source, row in table.rows:
+        text = cell_text(row.get(TEXT_COLUMN), source, TEXT_COLUMN)
+        words = split_words(text)
+        spans = [
+            span_of_words(span, words, text, source, on_misaligned, notes)
+            for span in spans_of_row(row, column, source, text)
+        ]
+        refuse_overlap(spans, words, source)
+        tags = tags_of(spans, len(words))
+        examples.append(TaggedExample(tuple(word.text for word in words), tuple(tags), source))
+    return examples
+
+
+def spans_of_row(row: Mapping[str, Any], column: str, source: Source, text: str) -> list[Characters]:
+    values = row.get(column)
+    if not isinstance(values, list):
+        raise DataError(f"{source}: column '{column}' must be a list of spans, got {type(values).__name__}.")
+    return sorted(characters(value, column, source, text) for value in values)
+
+
+def characters(value: Any, column: str, source: Source, text: str) -> Characters:
+    """A list of start, end, label, or an object with these."""
+    parts: Sequence[Any] = ()
+    if isinstance(value, list):
+        parts = value
+    elif isinstance(value, dict):
+        parts = [next((value[n] for n in names if n in value), None) for names in (START_NAMES, END_NAMES, LABEL_NAMES)]
+    if len(parts) != 3 or not all(isinstance(offset, int) and not isinstance(offset, bool) for offset in parts[:2]):
+        raise DataError(f"{source}: a span in '{column}' is {str(value)[:60]}, expected [start, end, label].")
+    start, end = parts[:2]
+    if not 0 <= start < end <= len(text) or not text[start:end].strip():
+        raise DataError(
+            f"{source}: span {start} to {end} marks no characters of its text, which has {len(text)}. "
+            "Offsets count characters from 0; the end is one past the last."
+        )
+    return Characters(start, end, label_name(parts[2], (), source))
+
+
+def span_of_words(
+    span: Characters, words: Sequence[Word], text: str, source: Source, on_misaligned: OnMisalignedSpan, notes: Notes
+) -> Span:
+    """The words that the span touches."""
+    first = bisect_right([word.end for word in words], span.start)
+    last = bisect_left([word.start for word in words], span.end)
+    marked = text[span.start : span.end]
+    if text[words[first].start : words[last - 1].end] != marked.strip():
+        if on_misaligned == "refuse":
+            raise DataError(
+                f"{source}: span {span.start} to {span.end} ('{marked[:40]}') cuts a word. Correct it, or pass "
+                "--on-misaligned-span widen."
+            )
+        notes.count("spans cut a word and were widened to whole words", source)
+    return Span(span.label, first, last)
+
+
+def refuse_overlap(spans: Sequence[Span], words: Sequence[Word], source: Source) -> None:
+    for one, other in pairwise(spans):
+        if other.start < one.end:
+            raise DataError(
+                f"{source}: two spans share the word '{words[other.start].text}'. A word bears one label; delete one."
+            )

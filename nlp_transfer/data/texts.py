@@ -1,0 +1,69 @@
+"""Rows with a text and a label, or with a pair of texts, to examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nlp_transfer.data.cells import cell_text, is_missing, label_name, split_labels
+from nlp_transfer.data.columns import HEADER_NAMES, TextColumns, text_columns
+from nlp_transfer.data.config import TextData
+from nlp_transfer.data.examples import Source, TextExample
+from nlp_transfer.data.lines import zip_lines
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.sources import SEQUENCE_FILE
+from nlp_transfer.data.tables import Table, read_table
+from nlp_transfer.errors import DataError
+
+LABEL_FILE = "label"
+
+
+def read_texts(path: Path, config: TextData, notes: Notes, *, multi_label: bool) -> list[TextExample]:
+    """The examples of one file, or of a folder with ``seq.in`` and ``label``."""
+    if path.is_dir():
+        return texts_of(sequence_table(path), config, notes, multi_label=multi_label)
+    return texts_of(read_table(path, HEADER_NAMES, notes), config, notes, multi_label=multi_label)
+
+
+def sequence_table(folder: Path) -> Table:
+    file = folder / SEQUENCE_FILE
+    rows = [
+        (Source(str(file), number), {"text": text.strip(), "label": label})
+        for number, text, label in zip_lines(file, folder / LABEL_FILE)
+    ]
+    return Table(str(folder), ("text", "label"), rows, {})
+
+
+def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool) -> list[TextExample]:
+    columns = text_columns(table, config.text_column, config.text_pair_column, config.label_column)
+    pair = f", second text from '{columns.text_pair}'" if columns.text_pair else ""
+    notes.say(f"Text is read from column '{columns.text}'{pair}, label from '{columns.label}'.")
+    rows: Iterable[tuple[Source, Mapping[str, Any]]] = table.rows
+    if config.on_missing_label == "skip" and not multi_label:
+        rows = labelled(table.rows, columns.label, notes)
+    names = table.label_names.get(columns.label, ())
+    examples = [text_example(source, row, columns, names, multi_label) for source, row in rows]
+    if not examples:
+        raise DataError(f"{table.name}: no row has a label in column '{columns.label}'.")
+    return examples
+
+
+def labelled(
+    rows: Iterable[tuple[Source, Mapping[str, Any]]], column: str, notes: Notes
+) -> Iterator[tuple[Source, Mapping[str, Any]]]:
+    for source, row in rows:
+        if is_missing(row.get(column)):
+            notes.count("rows without a label were skipped", source)
+        else:
+            yield source, row
+
+
+def text_example(
+    source: Source, row: Mapping[str, Any], columns: TextColumns, names: Sequence[str], multi_label: bool
+) -> TextExample:
+    value = row.get(columns.label)
+    values = split_labels(value) if multi_label else [value]
+    labels = tuple(dict.fromkeys(label_name(item, names, source) for item in values))
+    pair = cell_text(row.get(columns.text_pair), source, columns.text_pair) if columns.text_pair else None
+    return TextExample(cell_text(row.get(columns.text), source, columns.text), labels, source, pair)
