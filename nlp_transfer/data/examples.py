@@ -17,6 +17,9 @@ class Source(NamedTuple):
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
+    def below(self, lines: int) -> Source:
+        return Source(self.file, self.line + lines)
+
 
 IN_MEMORY = Source("memory", 0)
 

@@ -129,7 +129,11 @@ def name_columns(
     first = [cell.strip() for cell in rows[0][1]]
     body = rows[1:]
     recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
-    known = any(cell.casefold() in header_names and not again for cell, again in zip(first, recurring, strict=True))
+    stands_again = any(row == rows[0][1] for _, row in body)  # a header in the middle; it is refused there
+    known = any(
+        cell.casefold() in header_names and (stands_again or not again)
+        for cell, again in zip(first, recurring, strict=True)
+    )
     if not known and (any(recurring) or len(first) == 1):
         return tuple(f"column{i}" for i in range(1, len(first) + 1)), rows
     return tuple(first), body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nlp_transfer.data.cells import label_name, refuse_surrogates
@@ -21,25 +21,28 @@ from nlp_transfer.labels import OUTSIDE, PREFIXES, Scheme, detect_scheme, illega
 TAGS_FILE = "seq.out"
 
 
+PlaceOfWord = Callable[[TaggedExample, int], Source]
+
+
 def read_tagged(path: Path, config: NerData, notes: Notes) -> list[TaggedExample]:
     """The examples of one file, or of a folder with ``seq.in`` and ``seq.out``, in IOB2."""
-    return in_iob2(read_raw(path, config, notes), config, notes)
-
-
-def read_raw(path: Path, config: NerData, notes: Notes) -> list[TaggedExample]:
-    """Tags as the file has them."""
     if path.is_dir():
-        file = path / SEQUENCE_FILE
-        return [
-            tagged(Source(str(file), number), words.split(), tags.split())
-            for number, words, tags in zip_lines(file, path / TAGS_FILE)
-        ]
-    kind = TABLE_FORMATS.get(ending(path))
-    if kind == "csv":
+        return in_iob2(read_sequences(path), config, notes)
+    kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
+    if kind == "csv" and ending(path) == ".csv":
         raise DataError(f"{path}: words and tags are read from CoNLL columns, jsonl or parquet, not from csv.")
-    if kind in ("jsonl", "parquet") or (kind is None and sniff(path) == "jsonl"):
-        return tagged_of(read_table(path, HEADER_NAMES, notes), config, notes)
-    return read_conll(path, config.words_column, config.tags_column, notes)
+    if kind in ("jsonl", "parquet"):
+        return in_iob2(tagged_of(read_table(path, HEADER_NAMES, notes), config, notes), config, notes)
+    examples = read_conll(path, config.words_column, config.tags_column, notes)
+    return in_iob2(examples, config, notes, lambda example, word: example.source.below(word))
+
+
+def read_sequences(folder: Path) -> list[TaggedExample]:
+    file = folder / SEQUENCE_FILE
+    return [
+        tagged(Source(str(file), number), words.split(), tags.split())
+        for number, words, tags in zip_lines(file, folder / TAGS_FILE)
+    ]
 
 
 def tagged_of(table: Table, config: NerData, notes: Notes) -> list[TaggedExample]:
@@ -66,39 +69,43 @@ def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedE
     return TaggedExample(tuple(words), tuple(tags), source)
 
 
-def in_iob2(examples: Sequence[TaggedExample], config: NerData, notes: Notes) -> list[TaggedExample]:
-    """Recognise the tag scheme of one file, check every tag and convert."""
+def in_iob2(
+    examples: Sequence[TaggedExample],
+    config: NerData,
+    notes: Notes,
+    place: PlaceOfWord = lambda example, _: example.source,
+) -> list[TaggedExample]:
+    """Recognise the tag scheme of one file, check every tag and convert. ``place`` tells where a word stands."""
     scheme = detect_scheme(example.tags for example in examples)
     known = {tag for example in examples for tag in example.tags}
     if scheme != "IOB2":
         notes.say(f"{examples[0].source.file}: tags are in {scheme}, read as IOB2.")
     for example in examples:
-        check_tags(example, scheme, known)
-        check_order(example, scheme, config, notes)
+        check_tags(example, scheme, known, place)
+        check_order(example, scheme, config, notes, place)
     return [TaggedExample(e.words, tuple(to_iob2(e.tags, scheme)), e.source) for e in examples]
 
 
-def check_tags(example: TaggedExample, scheme: Scheme, known: set[str]) -> None:
+def check_tags(example: TaggedExample, scheme: Scheme, known: set[str], place: PlaceOfWord) -> None:
     prefixes = PREFIXES[scheme].replace(OUTSIDE, "")
     for i, tag in enumerate(example.tags):
         prefix, label = split_tag(tag)
         if tag != OUTSIDE and not (label and prefix and prefix in prefixes):
             good = [other for other in known if split_tag(other)[1] and split_tag(other)[0] in set(prefixes)]
             raise DataError(
-                f"{example.source}: tag '{tag}' of word {i + 1} ('{example.words[i]}') is not of the form "
+                f"{place(example, i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') is not of the form "
                 f"{OUTSIDE} or {'/'.join(prefixes)}-TYPE ({scheme}).{did_you_mean(tag, [OUTSIDE, *good])}"
             )
 
 
-def check_order(example: TaggedExample, scheme: Scheme, config: NerData, notes: Notes) -> None:
+def check_order(example: TaggedExample, scheme: Scheme, config: NerData, notes: Notes, place: PlaceOfWord) -> None:
     """Count, or refuse, tags that cannot follow the one before."""
     for i in illegal_places(example.tags, scheme):
         if config.on_illegal_tags == "refuse":
             before = example.tags[i - 1] if i else "the beginning"
             raise DataError(
-                f"{example.source}: tag '{example.tags[i]}' of word {i + 1} ('{example.words[i]}') cannot follow "
+                f"{place(example, i)}: tag '{example.tags[i]}' of word {i + 1} ('{example.words[i]}') cannot follow "
                 f"{before} in {scheme}. Correct it, or pass --on-illegal-tags repair."
             )
-        notes.count(
-            f"tags of {example.source.file} cannot stand where they do in {scheme} and were repaired", example.source
-        )
+        file = example.source.file
+        notes.count(f"tags of {file} cannot follow the one before in {scheme} and were repaired", place(example, i))

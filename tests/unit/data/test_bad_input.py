@@ -1,5 +1,7 @@
 """What cannot be used is refused in one line that names the file, and the line where there is one."""
 
+import gzip
+import lzma
 import re
 
 import datasets
@@ -32,7 +34,21 @@ TEXT_FILES = {
     "text after a quotation": ("f.csv", HEADER + b'"a" b,x\n', ":2"),
     "not UTF-8": ("f.csv", HEADER + b"a,x\nb,y\ncaf\xe9,x\n", ":4"),
     "not UTF-8 far down": ("f.csv", HEADER + b"some text,x\n" * 3000 + b"caf\xe9,x\n", ":3002"),
-    "UTF-16": ("f.csv", "text,label\na,x\n".encode("utf-16"), ":1"),
+    "UTF-16 cut in a character": ("f.csv", "text,label\na,x\n".encode("utf-16")[:-3], ":2"),
+    "latin-1 in tsv": ("f.tsv", "text\tlabel\ncafé\tx\n".encode("latin-1"), ":2"),
+    "cut gzip": ("f.csv.gz", gzip.compress(HEADER + b"a,x\nb,y\n" * 99)[:-20], ""),
+    "damaged gzip": ("f.csv.gz", gzip.compress(HEADER + b"a,x\n" * 99)[:-8] + b"12345678", ""),
+    "cut xz": ("f.jsonl.xz", lzma.compress(b'{"text": "a", "label": "x"}\n' * 99)[:-20], ""),
+    "damaged bzip2": ("f.csv.bz2", b"BZh91AY&SY" + b"x" * 50, ""),
+    "a zip archive": ("f.csv", b"PK\x03\x04" + b"x" * 50, ""),
+    "packed parquet": ("f.parquet.gz", gzip.compress(b"PAR1"), ""),
+    "carriage returns alone": ("f.csv", b"text,label\ra,x\rb,y\r", ""),
+    "header twice": ("f.csv", HEADER + b"a,x\ntext,label\nb,y\n", ":3"),
+    "header twice in tsv": ("f.tsv", b"text\tlabel\na\tx\ntext\tlabel\n", ":3"),
+    "labels that differ in case": ("f.csv", HEADER + b"a,pos\nb,neg\nc,Pos\n", ":4"),
+    "labels that differ in blanks": ("f.csv", HEADER + b"a,very good\nb,bad\nc,very  good\n", ":4"),
+    "half a surrogate in a label": ("f.jsonl", b'{"text": "a", "label": "\\ud83d"}\n', ":1"),
+    "ragged semicolons": ("f.csv", b"text;label\na;x\nb;c;y\n", ":3"),
     "NUL byte in csv": ("f.csv", HEADER + b"a,x\nb\x00c,y\n", ":3"),
     "NUL byte in tsv": ("f.tsv", b"text\tlabel\nb\x00c\ty\n", ":2"),
     "UTF-16 without a mark": ("f.csv", "text,label\na,x\n".encode("utf-16-le"), ":1"),
@@ -77,6 +93,20 @@ TAG_FILES = {
     "null word": ("f.jsonl", b'{"tokens": ["a", null], "tags": ["O", "O"]}\n', ":1"),
     "word that is a list": ("f.jsonl", b'{"tokens": [["a"]], "tags": ["O"]}\n', ":1"),
     "tags that are numbers": ("f.jsonl", b'{"tokens": ["a"], "tags": [0]}\n', ":1"),
+    "types that differ in case": ("f.conll", b"Ada B-PER\n\nBob B-Per\n", ":3"),
+    "a tag that is none beside a good one": ("f.conll", b"Ada B-PER\nleft 0\n", ":2"),
+    "cut gzip": ("f.conll.gz", gzip.compress(b"Ada B-PER\nleft O\n" * 99)[:-20], ""),
+    "span past the end": ("f.jsonl", b'{"text": "Ada left", "entities": [[0, 99, "PER"]]}\n', ":1"),
+    "span of nothing": ("f.jsonl", b'{"text": "Ada left", "entities": [[3, 3, "PER"]]}\n', ":1"),
+    "span of a blank": ("f.jsonl", b'{"text": "Ada left", "entities": [[3, 4, "PER"]]}\n', ":1"),
+    "span that ends before it starts": ("f.jsonl", b'{"text": "Ada left", "entities": [[3, 0, "PER"]]}\n', ":1"),
+    "span before the start": ("f.jsonl", b'{"text": "Ada left", "entities": [[-3, 2, "PER"]]}\n', ":1"),
+    "span without a label": ("f.jsonl", b'{"text": "Ada left", "entities": [[0, 3, null]]}\n', ":1"),
+    "span of two parts": ("f.jsonl", b'{"text": "Ada left", "entities": [[0, 3]]}\n', ":1"),
+    "span of words": ("f.jsonl", b'{"text": "Ada left", "entities": [["0", "3", "PER"]]}\n', ":1"),
+    "spans that overlap": ("f.jsonl", b'{"text": "Ada left", "entities": [[0, 3, "PER"], [2, 8, "X"]]}\n', ":1"),
+    "spans missing": ("f.jsonl", b'{"text": "Ada", "spans": []}\n{"text": "Ada"}\n', ":2"),
+    "text missing beside spans": ("f.jsonl", b'{"text": "Ada", "spans": []}\n{"text": null, "spans": []}\n', ":2"),
     "no tags column": ("f.jsonl", b'{"tokens": ["a"], "pos": ["N"]}\n', ""),
     "no parquet": ("f.parquet", b"Ada B-PER\n", ""),
     "empty parquet": ("f.parquet", b"", ""),

@@ -55,7 +55,8 @@ def test_column_files_are_read_whatever_parts_their_columns_and_sentences(tmp_pa
 @pytest.mark.parametrize(
     ("columns", "words", "tags"),
     [
-        ({}, ("1", "2"), ("B-PER", "O")),
+        ({}, ("Ada", "#1"), ("B-PER", "O")),
+        ({"words_column": "0"}, ("1", "2"), ("B-PER", "O")),
         ({"words_column": "1"}, ("Ada", "#1"), ("B-PER", "O")),
         ({"words_column": "1", "tags_column": "2"}, ("Ada", "#1"), ("B-X", "B-Y")),
         ({"words_column": "-3", "tags_column": "-1"}, ("Ada", "#1"), ("B-PER", "O")),

@@ -7,6 +7,7 @@ import pytest
 
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.examples import Source, Splits, TaggedExample, TextExample
+from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import fold, read_ner, read_text_classification
 from nlp_transfer.data.splits import complete
 from nlp_transfer.errors import DataError
@@ -32,7 +33,13 @@ def split(
     seed: int = 0,
 ) -> Splits[TextExample]:
     return complete(
-        train, validation, test, seed=seed, key=lambda e: fold(e.text), stratum=lambda e: "\t".join(e.labels)
+        train,
+        validation,
+        test,
+        seed=seed,
+        key=lambda e: fold(e.text),
+        stratum=lambda e: "\t".join(e.labels),
+        notes=Notes(),
     )
 
 
