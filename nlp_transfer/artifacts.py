@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import peft
 import torch
@@ -28,7 +28,8 @@ from transformers import PreTrainedModel
 import nlp_transfer
 from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.errors import ArtifactError, ConfigError, first_line
+from nlp_transfer.data.long_texts import LongTexts
+from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.labels import LabelSet
@@ -186,9 +187,15 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
 def make_task(manifest: Manifest) -> AnyTask:
     settings, labels = manifest.task, LabelSet(tuple(manifest.task["labels"]))
     if settings["name"] == TextClassification.name:
-        multi_label, text_pair = bool(settings.get("multi_label")), bool(settings.get("text_pair"))
+        long_texts = settings.get("long_texts", "head")
+        if long_texts not in get_args(LongTexts):
+            raise ArtifactError(f"long_texts '{long_texts}' is unknown here; known are {quoted(get_args(LongTexts))}.")
         return TextClassification(
-            labels=labels, max_tokens=manifest.max_tokens, multi_label=multi_label, text_pair=text_pair
+            labels=labels,
+            max_tokens=manifest.max_tokens,
+            multi_label=bool(settings.get("multi_label")),
+            text_pair=bool(settings.get("text_pair")),
+            long_texts=long_texts,
         )
     if settings["name"] == Ner.name:
         return Ner(labels=labels, max_tokens=manifest.max_tokens)

@@ -36,6 +36,8 @@ class Row:
     """One id, one number a label (multi-label), or one id a token."""
     example: int
     """Position of its example in the split."""
+    number: int = 0
+    """Which of its example's rows it is."""
     words: tuple[tuple[int, int], ...] = ()
     """Where labels belong to words: (word, position of its first token) of those that are predicted here."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 
@@ -65,6 +66,10 @@ class Splits(Generic[Example]):
     def scored(self) -> tuple[str, Sequence[Example]]:
         """The part that the run is judged by, with its name."""
         return ("test", self.test) if self.test is not None else ("validation", self.validation)
+
+    def others(self) -> Iterable[Example]:
+        """What is not trained on."""
+        return chain(self.validation, self.test or ())
 
     def parts(self) -> Iterable[tuple[str, Sequence[Example]]]:
         named = (("train", self.train), ("validation", self.validation), ("test", self.test))

@@ -11,6 +11,8 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from nlp_transfer.data.framing import Frame, frame_of
+
 CONTEXT_SHARE = 4
 """A window holds up to a quarter of its tokens as context before its own words, and as much after them."""
 
@@ -22,19 +24,6 @@ class Window:
     inputs: dict[str, list[int]]
     own: tuple[tuple[int, int], ...]
     """(word, position of its first token) for the words that are predicted here; the others are context."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The special tokens that the tokenizer puts around a text, as inputs by name."""
-
-    before: dict[str, list[int]]
-    within: dict[str, int]
-    after: dict[str, list[int]]
-
-    @property
-    def size(self) -> int:
-        return len(self.before["input_ids"]) + len(self.after["input_ids"])
 
 
 class WordTokenizer:
@@ -78,32 +67,18 @@ class WordTokenizer:
         return self._pieces[word]
 
     def _window(self, pieces: list[list[int]], sizes: list[int], held: tuple[int, int], own: tuple[int, int]) -> Window:
-        frame = self._frame
-        ids = list(frame.before["input_ids"])
+        ids: list[int] = []
         firsts: list[tuple[int, int]] = []
+        start = len(self._frame.before["input_ids"])
         for word in range(*held):
             if own[0] <= word < own[1]:
-                firsts.append((word, len(ids)))
+                firsts.append((word, start + len(ids)))
             ids += pieces[word][: sizes[word]]
-        ids += frame.after["input_ids"]
-        inputs = {"input_ids": ids}
-        num_inner = len(ids) - frame.size
-        for name, value in frame.within.items():
-            inputs[name] = frame.before[name] + [value] * num_inner + frame.after[name]
-        return Window(inputs, tuple(firsts))
+        return Window(self._frame.around(ids), tuple(firsts))
 
     @cached_property
     def _frame(self) -> Frame:
-        encoding = self._tokenizer("a", return_special_tokens_mask=True)
-        special = encoding.pop("special_tokens_mask")
-        first = special.index(0)
-        last = len(special) - special[::-1].index(0)
-        names = [name for name in encoding if name != "input_ids"]
-        return Frame(
-            {name: encoding[name][:first] for name in encoding},
-            {name: encoding[name][first] for name in names},
-            {name: encoding[name][last:] for name in encoding},
-        )
+        return frame_of(self._tokenizer)
 
     @cached_property
     def _needs_space(self) -> bool:

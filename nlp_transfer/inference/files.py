@@ -50,7 +50,7 @@ def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, Any]) -
         found = ((label, e.source) for e in examples for label in e.labels)
     for note in notes:
         say(note)
-    refuse_unknown(task.labels, found, "the model's")
+    refuse_unknown(task.labels, found)
     return evaluate(model, task, file, examples)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from nlp_transfer.checkpoints import HeadKind, Model
 from nlp_transfer.data.batching import EncodedSplit, Indices, Padding
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
-from nlp_transfer.errors import ConfigError, DataError, did_you_mean
+from nlp_transfer.errors import ConfigError, DataError, did_you_mean, quoted
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.metrics import Score
+from nlp_transfer.reporting.progress import say
+from nlp_transfer.tasks.config import OnUnseenLabel
 
 E = TypeVar("E", TextExample, TaggedExample)
 P = TypeVar("P")
@@ -109,13 +111,36 @@ def padding_of(model: Model) -> Padding:
     return Padding(values, tokenizer.padding_side)
 
 
-def refuse_unknown(labels: LabelSet, found: Iterable[tuple[str, Source]], train_file: str) -> None:
-    """Raises DataError for a label that the training part lacks: the model could never predict it."""
+def with_unseen(
+    known: Collection[str], found: Iterable[tuple[str, Source]], on_unseen: OnUnseenLabel, train_file: str
+) -> set[str]:
+    """``known``, and if so wished the labels of other parts that train lacks: they are counted and shown.
+
+    Raises DataError for such a label otherwise: the model could never predict it.
+    """
+    unseen: dict[str, list[Source]] = defaultdict(list)
+    for label, source in found:
+        if label not in known:
+            unseen[label].append(source)
+    for label, places in unseen.items():
+        if on_unseen == "refuse":
+            raise DataError(
+                f"{places[0]}: label '{label}' does not occur in the training part ({train_file}), so it cannot be "
+                f"learned. Its labels: {quoted(sorted(known))}.{did_you_mean(label, known)} Correct it, or pass "
+                "--task.on-unseen-label keep."
+            )
+        say(
+            f"Label '{label}' does not occur in train: it cannot be learned. It stands {len(places):,} times elsewhere."
+        )
+    return {*known, *unseen}
+
+
+def refuse_unknown(labels: LabelSet, found: Iterable[tuple[str, Source]]) -> None:
+    """Raises DataError for a label that a trained model does not know."""
     for label, source in found:
         if label not in labels:
             raise DataError(
-                f"{source}: label '{label}' does not occur in the training part ({train_file}), so it cannot be "
-                f"learned. Its labels: {', '.join(labels.names[:10])}{' ...' if len(labels) > 10 else ''}."
+                f"{source}: label '{label}' is none of the model's: {quoted(labels.names)}."
                 f"{did_you_mean(label, labels.names)}"
             )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlp_transfer.data.long_texts import LongTexts
 from nlp_transfer.errors import ConfigError, refuse_other_choices
 
 ClassWeights = Literal["none", "balanced"]
+OnUnseenLabel = Literal["refuse", "keep"]
 
 MIN_TOKENS = 8
 
@@ -22,6 +24,8 @@ class TaskConfig:
     """balanced: each target weighs by how rare its label is in train; the weights' mean over train is 1."""
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all labels."""
+    on_unseen_label: OnUnseenLabel = "refuse"
+    """Labels (NER: entity types) of validation or test that train lacks. keep: they count, and are never right."""
 
     def __post_init__(self) -> None:
         refuse_other_choices(self)
@@ -34,10 +38,13 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassificationConfig(TaskConfig):
-    """Settings of text classification. Texts longer than max_tokens are cut there, and counted."""
+    """Settings of text classification."""
 
     multi_label: bool = False
     """Any number of labels an example: a list, or names parted by commas."""
+    long_texts: LongTexts = "head"
+    """What is read of texts longer than max_tokens. head: their beginning; head_tail: a quarter of the tokens from the
+    beginning, the rest from the end; windows: all, in windows that overlap and whose probabilities are averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from nlp_transfer.data.words import Window, WordTokenizer
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
 from nlp_transfer.metrics import ENTITY_METRICS, Score, score_entities
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, with_unseen
 from nlp_transfer.tasks.config import NerConfig
 
 
@@ -52,10 +52,8 @@ class Ner(Task[TaggedExample, Tagging]):
         file = splits.train[0].source.file
         if not types:
             raise DataError(f"{file}: the training part holds no entity: every tag is O. Check tags_column.")
-        labels = LabelSet.for_tags(types)
-        for name, part in splits.parts():
-            if name != "train":
-                refuse_unknown(labels, ((tag, e.source) for e in part for tag in e.tags), file)
+        others = ((span.label, e.source) for e in splits.others() for span in spans_of(e.tags))
+        labels = LabelSet.for_tags(with_unseen(types, others, config.on_unseen_label, file))
         weights = balanced_weights(labels, counts) if config.class_weights == "balanced" else None
         return cls(
             labels=labels,
@@ -75,7 +73,7 @@ class Ner(Task[TaggedExample, Tagging]):
     def encode(self, examples: Sequence[TaggedExample], model: Model) -> EncodedSplit:
         tokenizer = WordTokenizer(model.tokenizer, self.token_limit(model))
         rows = [
-            Row(window.inputs, self._label_ids(window, example.tags), number, window.own)
+            Row(window.inputs, self._label_ids(window, example.tags), number, words=window.own)
             for number, example in enumerate(examples)
             for window in tokenizer.windows(example.words)
         ]

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.checkpoints import HeadKind, Model
 from nlp_transfer.data.batching import EncodedSplit, Indices, Row
 from nlp_transfer.data.examples import Splits, TextExample
-from nlp_transfer.errors import DataError
+from nlp_transfer.data.framing import frame_of
+from nlp_transfer.data.long_texts import LongTexts, pieces_of
+from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, refuse_unknown
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, with_unseen
 from nlp_transfer.tasks.config import TextClassificationConfig
 
 THRESHOLD = 0.5
@@ -52,6 +55,8 @@ class TextClassification(Task[TextExample, Classification]):
     multi_label: bool = False
     text_pair: bool = False
     """Whether every example is a pair of texts."""
+    long_texts: LongTexts = "head"
+    """What is read of texts longer than the limit; see ``TextClassificationConfig``."""
 
     name: ClassVar[str] = "text_classification"
     head: ClassVar[HeadKind] = "sequence"
@@ -60,16 +65,14 @@ class TextClassification(Task[TextExample, Classification]):
     def for_splits(cls, splits: Splits[TextExample], config: TextClassificationConfig) -> TextClassification:
         """The labels of the training part. Raises DataError when there is nothing to tell apart."""
         counts = Counter(label for example in splits.train for label in example.labels)
-        labels = LabelSet.collect(counts)
         file = splits.train[0].source.file
-        if len(labels) < (1 if config.multi_label else 2):
+        if len(counts) < (1 if config.multi_label else 2):
             raise DataError(
-                f"{file}: the training part has {len(labels)} label ({', '.join(labels.names) or 'none'}); "
+                f"{file}: the training part has {len(counts)} label ({', '.join(counts) or 'none'}); "
                 "classification needs at least two. Check label_column."
             )
-        for name, part in splits.parts():
-            if name != "train":
-                refuse_unknown(labels, ((label, e.source) for e in part for label in e.labels), file)
+        others = ((label, e.source) for e in splits.others() for label in e.labels)
+        labels = LabelSet.collect(with_unseen(counts, others, config.on_unseen_label, file))
         weights = class_weights(labels, counts, len(splits.train), config)
         return cls(
             labels=labels,
@@ -78,7 +81,12 @@ class TextClassification(Task[TextExample, Classification]):
             label_smoothing=config.label_smoothing,
             multi_label=config.multi_label,
             text_pair=splits.train[0].text_pair is not None,
+            long_texts=config.long_texts,
         )
+
+    def __post_init__(self) -> None:
+        if self.text_pair and self.long_texts != "head":
+            raise ConfigError(f"long_texts must be 'head' for pairs of texts, got '{self.long_texts}'.")
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -91,15 +99,27 @@ class TextClassification(Task[TextExample, Classification]):
         pairs = [example.text_pair for example in examples] if self.text_pair else None
         encoding = model.tokenizer(texts, pairs, verbose=False)
         padding = padding_of(model)
-        num_cut, rows = 0, []
+        num_long, rows = 0, []
         for i, example in enumerate(examples):
-            inputs = {name: encoding[name][i] for name in padding.values}
-            if len(inputs["input_ids"]) > limit:
-                num_cut += 1
-                cut = model.tokenizer(example.text, example.text_pair, truncation=True, max_length=limit)
-                inputs = {name: cut[name] for name in padding.values}
-            rows.append(Row(inputs, self._label_ids(example), i))
-        return EncodedSplit(rows, padding, token_labels=False, num_cut=num_cut)
+            read = [{name: encoding[name][i] for name in padding.values}]
+            if len(read[0]["input_ids"]) > limit:
+                num_long += 1
+                read = self._shortened(example, read[0]["input_ids"], limit, model.tokenizer)
+            rows += [
+                Row({name: inputs[name] for name in padding.values}, self._label_ids(example), i, number)
+                for number, inputs in enumerate(read)
+            ]
+        return EncodedSplit(rows, padding, token_labels=False, num_cut=0 if self.long_texts == "windows" else num_long)
+
+    def _shortened(
+        self, example: TextExample, ids: Sequence[int], limit: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[dict[str, list[int]]]:
+        """The inputs that a text of too many tokens is read in."""
+        if self.text_pair:  # the longer one of the two is cut, token by token
+            cut = tokenizer(example.text, example.text_pair, truncation=True, max_length=limit)
+            return [dict(cut)]
+        frame = frame_of(tokenizer)
+        return [frame.around(ids) for ids in pieces_of(frame.inside(ids), limit - frame.size, self.long_texts)]
 
     def _refuse_other_kind(self, examples: Sequence[TextExample]) -> None:
         for example in examples:
@@ -133,12 +153,13 @@ class TextClassification(Task[TextExample, Classification]):
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         probabilities = torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=-1)
         return [
-            Piece(split.rows[i].example, 0, row[np.newaxis])
+            Piece(split.rows[i].example, split.rows[i].number, row[np.newaxis])
             for i, row in zip(indices, probabilities.float().cpu().numpy(), strict=True)
         ]
 
     def predictions(self, probabilities: Sequence[Probabilities]) -> list[Classification]:
-        return [self._prediction(row[0]) for row in probabilities]
+        """Where a text was read in windows, the mean of their probabilities counts."""
+        return [self._prediction(rows.mean(axis=0)) for rows in probabilities]
 
     def _prediction(self, row: Probabilities) -> Classification:
         order = np.argsort(-row, kind="stable")
@@ -161,7 +182,7 @@ class TextClassification(Task[TextExample, Classification]):
         return {"source": str(example.source), "text": example.text, **pair, **found, "correct": correct}
 
     def settings(self) -> dict[str, Any]:
-        kind = {"multi_label": self.multi_label, "text_pair": self.text_pair}
+        kind = {"multi_label": self.multi_label, "text_pair": self.text_pair, "long_texts": self.long_texts}
         return {"name": self.name, "labels": list(self.labels.names), **kind}
 
 
