@@ -25,6 +25,7 @@ from nlp_transfer import cli
 from nlp_transfer.artifacts import Manifest
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.data import columns
+from nlp_transfer.labels import spans_of
 from nlp_transfer.training import defaults
 from tests.corpus import REVIEWS, SENTENCES
 from tests.processes import PROJECT, launch
@@ -70,12 +71,23 @@ def write_csv(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> N
         writer.writerows(rows)
 
 
+def spans_of_sentence(words: tuple[str, ...], tags: tuple[str, ...]) -> dict[str, object]:
+    """The sentence as an annotation tool exports it."""
+    starts = [sum(len(word) + 1 for word in words[:i]) for i in range(len(words))]
+    spans = [[starts[s.start], starts[s.end - 1] + len(words[s.end - 1]), s.label] for s in spans_of(tags)]
+    return {"text": " ".join(words), "entities": spans}
+
+
 def write_inputs(folder: Path) -> None:
     """The files that the pages speak of."""
     reviews = [{"text": text.strip(), "label": label} for text, label in REVIEWS]
+    (folder / "shards").mkdir()
     (folder / "org" / "name").mkdir(parents=True)  # `datasets` reads a folder like a set on the Hub
     for name in ("reviews", "train", "dev", "test", "org/name/train", "org/name/test"):
         write_csv(folder / f"{name}.csv", reviews[::2])
+    for number in range(2):
+        write_csv(folder / "shards" / f"part-{number}.csv", reviews[number::2])
+    (folder / "spans.jsonl").write_text("".join(json.dumps(spans_of_sentence(*pair)) + "\n" for pair in SENTENCES))
     write_csv(folder / "texts.csv", [{"text": row["text"]} for row in reviews[:5]])
     write_csv(folder / "long.csv", [row | {"text": row["text"] + " again" * 30} for row in reviews[::4]])
     pairs = [{"sentence1": row["text"], "sentence2": "the thing", "label": row["label"]} for row in reviews[::4]]

@@ -107,6 +107,19 @@ def test_a_label_that_train_lacks_is_named_with_its_place(call, checkpoint, tmp_
     assert "other.csv:3: label 'c' does not occur in the training part (data.csv)" in err
 
 
+def test_a_label_that_train_lacks_may_be_kept_and_then_counts_as_wrong(call, checkpoint, tmp_path):
+    (tmp_path / "data.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_text("text,label\nfine,a\nstrange,c\n")
+    parts = ["--train", "data.csv", "--validation", "other.csv", "--checkpoint", checkpoint]
+    code, _, err = call(
+        "run", "text_classification", *parts, "--run-dir", "run", "--task.on-unseen-label", "keep", *FAST
+    )
+    assert code == 0, err
+    assert "Label 'c' does not occur in train" in err
+    assert json.loads(Path("run/metrics.json").read_text())["validation"]["accuracy"] <= 0.5
+    assert "c" in json.loads(Path("run/model/manifest.json").read_text())["task"]["labels"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
