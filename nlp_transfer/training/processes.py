@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -13,4 +16,18 @@ def processes() -> PartialState:
     accelerate takes processes without a GPU for separate runs unless it is told that they use the CPU, and reads
     ACCELERATE_USE_CPU too late when this state is asked for before an ``Accelerator`` was made.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    group = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    if group.num_processes > 1:
+        leave_group_at_exit()
+    return group
+
+
+@cache
+def leave_group_at_exit() -> None:
+    """A process that ends while gloo's threads still run is aborted, now and then: "terminate called ..."."""
+    atexit.register(leave_group)
+
+
+def leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
