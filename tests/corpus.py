@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from pathlib import Path
+
+import pytest
 
 PEOPLE, PLACES, FIRMS = ("Ada", "Bob", "Carol Ann"), ("Paris", "London", "New York"), ("Acme Corp", "Globex")
 PRAISE, BLAME = ("great", "lovely", "wonderful", "fine"), ("awful", "boring", "dreadful", "poor")
 THINGS = ("film", "book", "song", "meal", "phone", "town", "game", "hotel", "story", "shoe", "chair", "trip")
+
+
+REAL_DATA = Path(os.environ.get("NLP_TRANSFER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """A folder of a public data set, for tests that are worth more on real text; skipped where it is absent."""
+    folder = REAL_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"the data set {name} is not in {REAL_DATA} (set NLP_TRANSFER_DATA)")
+    return folder
 
 
 def tagged(text: str, label: str) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Scores equal those of scikit-learn and seqeval, and can be had through `evaluate`."""
 
 import random
+from pathlib import Path
 
 import pytest
 import seqeval.metrics
@@ -9,7 +10,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from nlp_transfer.data.evaluate_metric import EntityF1
+from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.metrics import confused_pairs, precision_recall_f1, score_classes, score_entities, score_label_sets
+from tests.corpus import real_data
 
 NAMES = ["anger", "fear", "joy", "none"]
 TYPES = ["LOC", "PER", "geo-loc"]
@@ -53,7 +56,7 @@ def test_entity_scores_equal_seqeval_on_every_single_sentence():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_entity_scores_equal_seqeval_on_whole_corpora(seed):
-    golds, predictions = map(list, zip(*tag_pairs(seed, count=25), strict=True))
+    golds, predictions = map(list, zip(*tag_pairs(seed, count=500), strict=True))
     expected = expected_entity_scores(golds, predictions)
     score = score_entities(predictions, golds, TYPES)
     assert chosen(score.metrics, expected) == pytest.approx(expected)
@@ -62,6 +65,39 @@ def test_entity_scores_equal_seqeval_on_whole_corpora(seed):
         assert (row.precision, row.recall, row.f1, row.support) == pytest.approx(
             tuple(report[row.label][name] for name in ("precision", "recall", "f1-score", "support"))
         )
+
+
+SUBMISSIONS = {
+    "uh_ritual": 41.86,
+    "spinningbytes.txt": 40.78,
+    "sjtu_adapt.txt": 40.42,
+    "arcada": 39.98,
+    "flytxt": 38.35,
+    "mic-cis.txt": 37.06,
+    "drexel_cci": 26.30,
+}
+"""Entity F1 as published (Derczynski et al., 2017, aclanthology W17-4418)."""
+
+
+def tag_column(path: Path) -> list[list[str]]:
+    sentences: list[list[str]] = [[]]
+    for _, line in numbered_lines(path):
+        if line.strip():
+            sentences[-1].append(line.split()[-1])
+        elif sentences[-1]:
+            sentences.append([])
+    return [tags for tags in sentences if tags]
+
+
+@pytest.mark.parametrize(("name", "published"), SUBMISSIONS.items(), ids=SUBMISSIONS)
+def test_the_systems_of_wnut17_get_their_published_scores(name, published):
+    folder = real_data("wnut17")
+    gold = tag_column(folder / "emerging.test.annotated")
+    tags = iter([tag for sentence in tag_column(folder / "submissions" / name) for tag in sentence])
+    predicted = [[next(tags) for _ in sentence] for sentence in gold]
+    assert next(tags, None) is None
+    types = sorted({tag[2:] for sentence in gold for tag in sentence if tag != "O"})
+    assert round(100 * score_entities(predicted, gold, types).metrics["f1"], 2) == published
 
 
 def test_every_gold_entity_counts_even_when_nothing_is_predicted():
