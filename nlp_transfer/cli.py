@@ -19,11 +19,20 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from nlp_transfer import __version__
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
-from nlp_transfer.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, ConfigError, NlpTransferError
+from nlp_transfer.checking.config import CheckConfig
+from nlp_transfer.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILURE,
+    EXIT_OK,
+    ConfigError,
+    DataError,
+    NlpTransferError,
+    counted,
+)
 
 C = TypeVar("C")
 
@@ -125,6 +134,27 @@ def run_recipe(recipe: Positional[str], settings: Positional[tuple[str, ...]] = 
     module = load_recipe(find_recipe(recipe))
     sys.argv = [f"nlp-transfer run {recipe}", *settings]
     launch(module.run, module.Config)
+
+
+def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfig]) -> None:
+    """Check labelled data: leaks, copies, contradictions, odd labels, long texts. Exit code 2 if there is an error.
+
+    Args:
+        files: Train; train and test; or train, validation and test. Or a folder with the parts.
+        config: What is checked.
+    """
+    from nlp_transfer.checking.check import described, write_check
+    from nlp_transfer.checking.files import check_files
+
+    found = check_files(files, config)
+    write_check(found, config.output)
+    for finding in found.findings:
+        print(described(finding).removeprefix("- ").replace("**", ""))
+    counts = ", ".join(counted(found.number_of(severity), severity) for severity in ("error", "warning", "note"))
+    summary = f"{counts}; see {config.output / 'report.md'}."
+    if found.has("error") or (config.strict and found.has("warning")):
+        raise DataError(summary)
+    print(summary)
 
 
 def evaluate(
@@ -231,6 +261,7 @@ def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> Non
 COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": list_recipes,
     "copy": copy_recipe,
+    "check": check,
     "run": run_recipe,
     "evaluate": evaluate,
     "predict": predict,

@@ -66,6 +66,10 @@ def quoted(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - MAX_QUOTED} more" if len(names) > MAX_QUOTED else "")
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def refuse_other_choices(config: Any) -> None:
     """Raises ConfigError when a field of ``config`` that allows certain values only holds another one."""
     for name, kind in get_type_hints(type(config)).items():

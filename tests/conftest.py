@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from nlp_transfer import cli
 from tests.corpus import REVIEWS, SENTENCES, write_conll, write_tsv
 
 SIZE = {
@@ -213,3 +215,20 @@ def tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _same_random_numbers() -> None:
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run ``nlp-transfer ARGS`` in this process; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, args)])
+        try:
+            code = cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

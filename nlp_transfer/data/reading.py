@@ -23,13 +23,7 @@ def read_text_classification(config: TextData, *, multi_label: bool = False, see
     Raises DataError, one line with file and line number, for what cannot be read.
     """
     notes = Notes()
-    parts = read_parts(
-        config,
-        lambda path: read_texts(path, config, notes, multi_label=multi_label),
-        lambda table: texts_of(table, config, notes, multi_label=multi_label),
-        notes,
-    )
-    parts = settle_texts(parts, config.on_similar_labels, notes)
+    parts = read_text_parts(config, notes, multi_label=multi_label)
     return complete(
         parts["train"],
         parts.get("validation"),
@@ -44,13 +38,7 @@ def read_text_classification(config: TextData, *, multi_label: bool = False, see
 def read_ner(config: NerData, *, seed: int = 0) -> Splits[TaggedExample]:
     """Words with IOB2 tags, whatever scheme the files are in. Held-out parts and errors as for texts."""
     notes = Notes()
-    parts = read_parts(
-        config,
-        lambda path: read_tagged(path, config, notes),
-        lambda table: in_iob2(tagged_of(table, config, notes), config, notes),
-        notes,
-    )
-    parts = settle_tags(parts, config.on_similar_labels, notes)
+    parts = read_ner_parts(config, notes)
     return complete(
         parts["train"],
         parts.get("validation"),
@@ -60,6 +48,28 @@ def read_ner(config: NerData, *, seed: int = 0) -> Splits[TaggedExample]:
         stratum=lambda example: " ".join(sorted({span.label for span in spans_of(example.tags)})),
         notes=notes,
     )
+
+
+def read_text_parts(config: TextData, notes: Notes, *, multi_label: bool) -> dict[str, list[TextExample]]:
+    """The parts that are there, with nothing held out."""
+    parts = read_parts(
+        config,
+        lambda path: read_texts(path, config, notes, multi_label=multi_label),
+        lambda table: texts_of(table, config, notes, multi_label=multi_label),
+        notes,
+    )
+    return settle_texts(parts, config.on_similar_labels, notes)
+
+
+def read_ner_parts(config: NerData, notes: Notes) -> dict[str, list[TaggedExample]]:
+    """The parts that are there, with nothing held out."""
+    parts = read_parts(
+        config,
+        lambda path: read_tagged(path, config, notes),
+        lambda table: in_iob2(tagged_of(table, config, notes), config, notes),
+        notes,
+    )
+    return settle_tags(parts, config.on_similar_labels, notes)
 
 
 def read_text_file(spelling: str, config: TextData, *, multi_label: bool) -> tuple[list[TextExample], tuple[str, ...]]:

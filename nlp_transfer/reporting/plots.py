@@ -90,6 +90,35 @@ def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
     save(figure, path)
 
 
+def draw_bars(counts: Mapping[str, int], path: Path, title: str) -> None:
+    """A bar a class, the most frequent first; at most MAX_LABELS of them."""
+    ordered = sorted(counts.items(), key=lambda pair: -pair[1])[:MAX_LABELS]
+    fonts = {"fontfamily": font_families()}
+    names = [shorten(drawable(name, number, **fonts)) for number, (name, _) in enumerate(ordered)]
+    figure, (axes,) = new_figure(8, max(2.0, 0.28 * len(ordered) + 1), 1)
+    axes.barh(range(len(ordered)), [number for _, number in ordered], color=LOSS_COLOUR)
+    axes.set_yticks(range(len(ordered)), names, **fonts)
+    axes.invert_yaxis()
+    left_out = len(counts) - len(ordered)
+    axes.set(title=title + (f" ({left_out} rarer ones not shown)" if left_out else ""), xlabel="number")
+    save(figure, path)
+
+
+def draw_lengths(lengths: Mapping[str, np.ndarray[Any, Any]], limit: int, path: Path) -> None:
+    """How many texts of each part have how many tokens, and the limit if any text reaches it."""
+    figure, (axes,) = new_figure(8, 4, 1)
+    longest = max(int(values.max()) for values in lengths.values() if len(values))
+    bins = np.linspace(0, longest + 1, 41)
+    for name, values in lengths.items():
+        axes.hist(values, bins=bins, density=True, histtype="step", linewidth=2, label=name)
+    if longest >= limit:
+        axes.axvline(limit, color=SCORE_COLOUR, linestyle="--", label=f"limit: {limit}")
+    axes.set(title="Tokens of the texts", xlabel="tokens", ylabel="share of texts")
+    axes.set_yticks([])
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
 def font_families() -> list[str]:
     """matplotlib's own font, and behind it what this machine has for scripts that it lacks."""
     installed = set(font_manager.get_font_names())

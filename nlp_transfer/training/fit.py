@@ -16,7 +16,7 @@ from torch import nn
 from nlp_transfer.adapters.trainable import count_parameters, trainable_state
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.errors import ConfigError, quoted
+from nlp_transfer.errors import ConfigError, counted, quoted
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import E, P, Task
@@ -136,10 +136,6 @@ def describe(run: Run, model: Model, task: Task[Any, Any]) -> None:
         f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
         f"{'fp32' if precision == 'no' else precision} precision, {plan.batches.padding_share(0):.1%} padding."
     )
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples: Sequence[E]) -> Metrics:

@@ -9,27 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nlp_transfer import __version__, cli
+from nlp_transfer import __version__
 from tests.processes import PROJECT, environment, launch, nlp_transfer
 
 FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run ``nlp-transfer ARGS`` in this process; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, args)])
-        try:
-            code = cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

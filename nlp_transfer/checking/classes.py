@@ -1,0 +1,120 @@
+"""Classes that are rare, uneven, or look like slips of the pen; entities that train and test share."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+
+from nlp_transfer.checking.findings import Finding, Item, Parts, class_names, first_places
+from nlp_transfer.errors import counted
+from nlp_transfer.labels import spans_of
+
+RARE = 5
+"""Fewer examples teach next to nothing."""
+UNEVEN = 100
+"""The most frequent class has this many times the examples of the rarest one."""
+SLIP_SIMILARITY, SLIP_RATIO = 0.8, 20
+"""A name this near to another one that is this many times as frequent is taken for a slip."""
+INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad")
+
+
+def class_counts(parts: Parts, *, is_ner: bool) -> dict[str, Counter[str]]:
+    """Of every part: how often each class occurs."""
+    return {
+        name: Counter(label for item in items for label in class_names(item, is_ner=is_ner))
+        for name, items in parts.items()
+    }
+
+
+def find_in_classes(parts: Parts, *, is_ner: bool) -> list[Finding]:
+    counts = class_counts(parts, is_ner=is_ner)
+    findings = [rare(counts["train"]), uneven(counts["train"]), slips(sum(counts.values(), Counter()))]
+    findings += [unseen(name, part, counts["train"]) for name, part in counts.items() if name != "train"]
+    if is_ner:
+        findings += [seen_entities(name, items, parts["train"]) for name, items in parts.items() if name != "train"]
+    return [finding for finding in [*findings, invisible(parts)] if finding.count]
+
+
+def rare(train: Counter[str]) -> Finding:
+    found = sorted((name for name, number in train.items() if number < RARE), key=lambda name: train[name])
+    return Finding(
+        kind="rare_classes",
+        severity="warning",
+        count=len(found),
+        message=f"{counted(len(found), 'rare label')} with fewer than {RARE} examples in train.",
+        places=first_places([f"'{name}' ({train[name]})" for name in found]),
+    )
+
+
+def uneven(train: Counter[str]) -> Finding:
+    ordered = train.most_common()
+    is_uneven = len(ordered) > 1 and ordered[0][1] >= UNEVEN * ordered[-1][1]
+    return Finding(
+        kind="uneven_classes",
+        severity="note",
+        count=int(is_uneven),
+        message="The classes are very uneven. Look at macro_f1, and try --task.class-weights balanced.",
+        places=first_places(
+            [f"'{name}' ({number:,})" for name, number in (ordered[0], ordered[-1])] if is_uneven else []
+        ),
+    )
+
+
+def slips(counts: Counter[str]) -> Finding:
+    found = []
+    for name, number in counts.items():
+        frequent = [other for other in counts if counts[other] >= SLIP_RATIO * number]
+        if near := difflib.get_close_matches(name, frequent, n=1, cutoff=SLIP_SIMILARITY):
+            found.append(f"'{name}' ({number:,}) near '{near[0]}' ({counts[near[0]]:,})")
+    return Finding(
+        kind="label_slips",
+        severity="warning",
+        count=len(found),
+        message=f"{counted(len(found), 'label')} perhaps a slip of the pen.",
+        places=first_places(found),
+    )
+
+
+def unseen(name: str, part: Counter[str], train: Counter[str]) -> Finding:
+    found = sorted(set(part) - set(train))
+    return Finding(
+        kind="unseen_labels",
+        severity="error",
+        count=len(found),
+        message=f"{counted(len(found), 'label')} of {name} absent from train, so that it cannot be learned.",
+        places=first_places([f"'{label}' ({part[label]:,})" for label in found]),
+    )
+
+
+def surfaces(items: list[Item]) -> Counter[str]:
+    """Entities as they are written, folded. Words hold no blanks of their own here: items join them by one."""
+    found: Counter[str] = Counter()
+    for item in items:
+        words = item.text.split(" ")
+        found.update(" ".join(words[span.start : span.end]).casefold() for span in spans_of(item.labels))
+    return found
+
+
+def seen_entities(name: str, items: list[Item], train: list[Item]) -> Finding:
+    known, found = surfaces(train), surfaces(items)
+    seen = sum(number for surface, number in found.items() if surface in known)
+    share = seen / max(1, found.total())
+    return Finding(
+        kind="seen_entities",
+        severity="note",
+        count=seen,
+        message=f"{seen:,} of the {found.total():,} entities of {name} ({share:.0%}) are written as one in train is. "
+        "The rest shows what carries over.",
+        places=first_places([surface for surface, _ in found.most_common() if surface in known]),
+    )
+
+
+def invisible(parts: Parts) -> Finding:
+    found = [item.source for items in parts.values() for item in items if INVISIBLE & set(item.text)]
+    return Finding(
+        kind="invisible_characters",
+        severity="note",
+        count=len(found),
+        message=f"{counted(len(found), 'text')} with characters that cannot be seen, such as zero-width spaces.",
+        places=first_places(found),
+    )

@@ -1,0 +1,89 @@
+"""From the files that a user names to a check: which task they are for, and their parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from nlp_transfer.checking.check import Check, check_parts
+from nlp_transfer.checking.config import CheckConfig
+from nlp_transfer.data.columns import HEADER_NAMES, TAGS_NAMES, WORDS_NAMES
+from nlp_transfer.data.config import DataConfig, NerData, TextData
+from nlp_transfer.data.examples import TaggedExample, TextExample
+from nlp_transfer.data.lines import ending, numbered_lines
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.reading import read_ner_parts, read_text_parts
+from nlp_transfer.data.sources import part_files
+from nlp_transfer.data.spans import has_spans
+from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table, read_table, sniff
+from nlp_transfer.data.tags import TAGS_FILE
+from nlp_transfer.data.texts import LABEL_FILE
+from nlp_transfer.errors import ConfigError
+
+PART_ORDERS = {1: ("train",), 2: ("train", "test"), 3: ("train", "validation", "test")}
+TAG = re.compile(r"O|[BIESLU]-\S+")
+LINES_LOOKED_AT = 1000
+SHARE_OF_TAGS = 0.9
+
+
+def check_files(files: Sequence[str], config: CheckConfig) -> Check:
+    """One file or folder is train; two are train and test; three are train, validation and test."""
+    if len(files) not in PART_ORDERS:
+        raise ConfigError(f"check takes one to three files: train, or train and test, or all parts; got {len(files)}.")
+    named = dict(zip(PART_ORDERS[len(files)], files, strict=True))
+    train, validation, test = (named["train"], named.get("validation"), named.get("test"))
+    notes = Notes()
+    parts: Mapping[str, Sequence[TextExample] | Sequence[TaggedExample]]
+    if is_tagged(train, config):
+        tagged = NerData(
+            train=train,
+            validation=validation,
+            test=test,
+            words_column=config.words_column,
+            tags_column=config.tags_column,
+        )
+        parts = read_ner_parts(tagged, notes)
+    else:
+        texts = TextData(
+            train=train,
+            validation=validation,
+            test=test,
+            text_column=config.text_column,
+            text_pair_column=config.text_pair_column,
+            label_column=config.label_column,
+        )
+        parts = read_text_parts(texts, notes, multi_label=config.multi_label)
+    return check_parts(
+        parts, notes.lines(), config.checkpoint, max_tokens=config.max_tokens, allow_leakage=config.allow_leakage
+    )
+
+
+def is_tagged(train: str, config: CheckConfig) -> bool:
+    if config.task != "auto":
+        return config.task == "ner"
+    if train.startswith(HUB_PREFIX):
+        raise ConfigError(f"{train}: name the task of a Hub set with --task.")
+    path = part_files(DataConfig(train=train), Notes())["train"][0]
+    if path.is_dir():
+        if (path / TAGS_FILE).is_file() and (path / LABEL_FILE).is_file():
+            raise ConfigError(f"{path} holds both {TAGS_FILE} and {LABEL_FILE}: name the task with --task.")
+        return (path / TAGS_FILE).is_file()
+    kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
+    if kind in ("jsonl", "parquet"):
+        return holds_tags(read_table(path, HEADER_NAMES, Notes()))
+    return ending(path) != ".csv" and mostly_tags(path)
+
+
+def holds_tags(table: Table) -> bool:
+    columns = {name.casefold() for name in table.columns}
+    return has_spans(table) or bool(columns & set(WORDS_NAMES) and columns & set(TAGS_NAMES))
+
+
+def mostly_tags(path: Path) -> bool:
+    """Whether the last column is one of tags, and more than O."""
+    rows = [line.split() for _, line in islice(numbered_lines(path), LINES_LOOKED_AT) if line.strip()]
+    last = [row[-1] for row in rows if len(row) > 1]
+    tags = [cell for cell in last if TAG.fullmatch(cell)]
+    return len(tags) >= SHARE_OF_TAGS * max(1, len(rows)) and len(set(tags)) > 1
