@@ -30,6 +30,7 @@ from typing import Any
 
 PROJECT = Path(__file__).parent.parent
 MEASURED = PROJECT / "recipes" / "measured.json"
+PEER_SCRIPT = PROJECT / "scripts" / "peer_hf_trainer.py"
 PAGES = (PROJECT / "README.md", PROJECT / "recipes" / "README.md")
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 OURS, PEER = "nlp-transfer", "HF Trainer + PEFT"
@@ -66,7 +67,8 @@ def measure(
     if committed() != commit:
         sys.exit("error: the commit changed while its code was measured; nothing was written.")
     metric = runs[0]["metric"]
-    shown = shlex.join(["nlp-transfer", "run", recipe, *(Path(s).name if "/" in s else s for s in settings)])
+    start = ["nlp-transfer", "run"] if system == OURS else ["python", f"scripts/{PEER_SCRIPT.name}"]
+    shown = shlex.join([*start, recipe, *(Path(s).name if "/" in s else s for s in settings)])
     return {
         "name": name,
         "recipe": recipe,
@@ -90,7 +92,7 @@ def run_once(system: str, recipe: str, settings: list[str], seed: int, threads: 
         if system == OURS:
             command = [sys.executable, "-m", "nlp_transfer", "run", recipe, *flags]
         else:
-            command = [sys.executable, str(PROJECT / "scripts" / "peer_hf_trainer.py"), recipe, *flags]
+            command = [sys.executable, str(PEER_SCRIPT), recipe, *flags]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
         subprocess.run(command, check=True, env=environment)
         scores = json.loads((run_dir / "metrics.json").read_text())

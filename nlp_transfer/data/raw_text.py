@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 CHUNK = re.compile(r"\S+")
+HAN_OR_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
+WITHOUT_BLANKS = re.compile(f"[{HAN_OR_KANA}]|[^{HAN_OR_KANA}]+")
 POSSESSIVE = re.compile(r"(?<=\w)['’][sS]$")
 SIGILS = "@#"
 """Kept with the word that follows: @user, #tag."""
@@ -24,12 +26,14 @@ class Word(NamedTuple):
 def split_words(text: str) -> list[Word]:
     """Split at blanks, and take punctuation and symbols off both ends of what stands between them.
 
-    What stands inside stays: ``U.S``, ``e-mail``, ``don't``, ``http://x.y/z``. A final 's becomes a word of its own.
+    What stands inside stays: ``U.S``, ``e-mail``, ``don't``, ``http://x.y/z``. A final 's becomes a word of its own,
+    and so does every Han and kana character, since Chinese and Japanese write no blanks.
     """
     return [
         Word(text[start:end], start, end)
         for chunk in CHUNK.finditer(text)
-        for start, end in split_chunk(text, chunk.start(), chunk.end())
+        for piece in WITHOUT_BLANKS.finditer(text, chunk.start(), chunk.end())
+        for start, end in split_chunk(text, piece.start(), piece.end())
     ]
 
 

@@ -176,7 +176,7 @@ def test_what_was_recognised_is_said(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("premise,hypothesis,label\none,two,a\n")
     splits = read_text_classification(TextData(train=str(path), validation=str(path)))
-    assert splits.notes == ("Text is read from column 'premise', second text from 'hypothesis', label from 'label'.",)
+    assert splits.notes[0] == "Text is read from column 'premise', second text from 'hypothesis', label from 'label'."
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_every_scheme_is_read_as_iob2_and_the_reader_is_told(tmp_path, scheme, t
     path.write_text("\n".join(f"word{i} {tag}" for i, tag in enumerate(tags)))
     splits = read_ner(NerData(train=str(path), validation=str(path)))
     assert splits.train[0].tags == ("B-PER", "I-PER", "B-PER", "O", "B-geo-loc")
-    assert splits.notes == (() if scheme == "IOB2" else (f"{path}: tags are in {scheme}, read as IOB2.",))
+    said = [note for note in splits.notes if "tags are in" in note]
+    assert said == ([] if scheme == "IOB2" else [f"{path}: tags are in {scheme}, read as IOB2."])
 
 
 def test_each_file_has_a_scheme_of_its_own(tmp_path):
@@ -133,4 +134,4 @@ def test_each_file_has_a_scheme_of_its_own(tmp_path):
     validation.write_text("Ada I-PER\nLovelace I-PER\n\nBob I-PER\nBob B-PER\n")
     splits = read_ner(NerData(train=str(train), validation=str(validation)))
     assert splits.train[0].tags == splits.validation[0].tags == ("B-PER", "I-PER")
-    assert len(splits.notes) == 2
+    assert len([note for note in splits.notes if "tags are in" in note]) == 2

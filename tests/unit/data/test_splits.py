@@ -159,3 +159,18 @@ def test_no_entity_type_vanishes_from_train(tmp_path, seed):
     assert {tag for example in parts.train for tag in example.tags} == {"O", *(f"B-{type_}" for type_ in types)}
     examples: list[TaggedExample] = [example for _, part in parts.parts() for example in part]
     assert sorted(example.source.line for example in examples) == list(range(1, 3 * len(types), 3))
+
+
+def test_examples_that_also_stand_in_train_are_counted_and_said(tmp_path):
+    for name, texts in {"train": ["a b", "c", "d"], "test": ["A  b", "e", "c"]}.items():
+        (tmp_path / f"{name}.csv").write_text(
+            "text,label\n" + "".join(f"{t},{'xy'[i % 2]}\n" for i, t in enumerate(texts))
+        )
+    config = TextData(
+        train=str(tmp_path / "train.csv"), validation=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv")
+    )
+    notes = read_text_classification(config).notes
+    assert (
+        f"2 examples of test also stand in train: scores are too high for them (first: {tmp_path / 'test.csv'}:2)."
+        in notes
+    )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import CanineTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nlp_transfer.data.words import Window, WordTokenizer
 
@@ -57,11 +57,12 @@ def whole(tokenizer: Tokenizer, *, side: str = "right", types: bool = True) -> P
     )
 
 
-KINDS: dict[str, PreTrainedTokenizerFast] = {
+KINDS: dict[str, PreTrainedTokenizerBase] = {
     "wordpiece": whole(wordpiece()),
     "byte-level": whole(byte_level(), types=False),
     "unigram": whole(unigram(), types=False),
     "left": whole(unigram(), side="left"),
+    "slow": CanineTokenizer(),
 }
 EVERY_KIND = pytest.mark.parametrize("tokenizer", KINDS.values(), ids=KINDS)
 MakeWord = Callable[[random.Random], str]
@@ -98,6 +99,14 @@ def test_every_word_is_own_in_exactly_one_window_within_the_limit(tokenizer, max
         windows = list(cutter.windows(words))
         assert owned(windows) == list(range(len(words)))
         assert all(len(window.inputs["input_ids"]) <= max_tokens for window in windows)
+
+
+@EVERY_KIND
+def test_a_text_of_twenty_thousand_words_is_cut_like_a_short_one(tokenizer):
+    rng = random.Random(0)
+    words = [rng.choice(list(WORDS.values()))(rng) for _ in range(20_000)]
+    windows = list(WordTokenizer(tokenizer, 62).windows(words))
+    assert owned(windows) == list(range(len(words)))
 
 
 @EVERY_KIND
