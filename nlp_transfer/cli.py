@@ -14,9 +14,9 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -146,6 +146,8 @@ def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfi
     from nlp_transfer.checking.check import described, write_check
     from nlp_transfer.checking.files import check_files
 
+    if config.output.is_file():
+        raise ConfigError(f"--output {config.output} is a file. Name a folder.")
     found = check_files(files, config)
     write_check(found, config.output)
     for finding in found.findings:
@@ -167,6 +169,7 @@ def evaluate(
     label_column: str | None = None,
     words_column: str | None = None,
     tags_column: str | None = None,
+    on_missing_label: Literal["refuse", "skip"] = "refuse",
 ) -> None:
     """Score a saved model on a labelled file; the scores are printed as JSON.
 
@@ -180,8 +183,9 @@ def evaluate(
         label_column: Text classification: column of the label.
         words_column: NER: column of the words.
         tags_column: NER: column of the tags.
+        on_missing_label: Text classification: rows without a label: skip them, and count them.
     """
-    from nlp_transfer.inference.files import evaluate_file
+    from nlp_transfer.inference.files import check_output, evaluate_file, write_records
     from nlp_transfer.inference.predictor import load
 
     check_output(output)
@@ -191,6 +195,7 @@ def evaluate(
         "label_column": label_column,
         "words_column": words_column,
         "tags_column": tags_column,
+        "on_missing_label": "skip" if on_missing_label == "skip" else None,
     }
     predictor = load(model, checkpoint=checkpoint)
     result = evaluate_file(predictor, file, {name: value for name, value in columns.items() if value is not None})
@@ -220,7 +225,13 @@ def predict(
         text_column: Column of the text in a table.
         text_pair_column: Column of the second text in a table.
     """
-    from nlp_transfer.inference.files import STANDARD_INPUT, predict_file, predict_records
+    from nlp_transfer.inference.files import (
+        STANDARD_INPUT,
+        check_output,
+        predict_file,
+        predict_records,
+        write_records,
+    )
     from nlp_transfer.inference.predictor import load
 
     if texts and file is not None:
@@ -233,29 +244,6 @@ def predict(
         write_records(predict_records(predictor, texts), output)
     else:
         write_records(predict_file(predictor, file or STANDARD_INPUT, text_column, text_pair_column), output)
-
-
-def check_output(output: Path | None) -> None:
-    """Before the work, so that it is not lost at its end."""
-    if output is not None and output.is_dir():
-        raise ConfigError(f"--output {output} is a folder. Name a file.")
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it, or name another one.")
-
-
-def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
-    lines = (json.dumps(record, ensure_ascii=False) for record in records)
-    if output is None:
-        for line in lines:
-            print(line)
-        return
-    staged = output.with_name(f".{output.name}.part")
-    try:
-        with staged.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        staged.replace(output)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 
 from nlp_transfer.checking.findings import Finding, Item, Parts, class_names, first_places
+from nlp_transfer.data.folding import INVISIBLE, fold
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
 
@@ -13,9 +14,10 @@ RARE = 5
 """Fewer examples teach next to nothing."""
 UNEVEN = 100
 """The most frequent class has this many times the examples of the rarest one."""
+MANY = 1000
+"""More classes than this are hardly a classification, and are not compared by name."""
 SLIP_SIMILARITY, SLIP_RATIO = 0.8, 20
 """A name this near to another one that is this many times as frequent is taken for a slip."""
-INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad")
 
 
 def class_counts(parts: Parts, *, is_ner: bool) -> dict[str, Counter[str]]:
@@ -28,11 +30,32 @@ def class_counts(parts: Parts, *, is_ner: bool) -> dict[str, Counter[str]]:
 
 def find_in_classes(parts: Parts, *, is_ner: bool) -> list[Finding]:
     counts = class_counts(parts, is_ner=is_ner)
-    findings = [rare(counts["train"]), uneven(counts["train"]), slips(sum(counts.values(), Counter()))]
+    train, whole = counts["train"], sum(counts.values(), Counter())
+    findings = [too_few(train, is_ner=is_ner), rare(train), uneven(train)]
+    findings.append(slips(whole) if len(whole) <= MANY else too_many(train))
     findings += [unseen(name, part, counts["train"]) for name, part in counts.items() if name != "train"]
     if is_ner:
         findings += [seen_entities(name, items, parts["train"]) for name, items in parts.items() if name != "train"]
     return [finding for finding in [*findings, invisible(parts)] if finding.count]
+
+
+def too_few(train: Counter[str], *, is_ner: bool) -> Finding:
+    is_short = len(train) < (1 if is_ner else 2)
+    what = (
+        "holds no entity: every tag is O"
+        if is_ner
+        else f"has {counted(len(train), 'label')}, and needs two to tell apart"
+    )
+    return Finding(kind="too_few_classes", severity="error", count=int(is_short), message=f"The training part {what}.")
+
+
+def too_many(train: Counter[str]) -> Finding:
+    return Finding(
+        kind="many_classes",
+        severity="warning",
+        count=len(train),
+        message=f"{counted(len(train), 'label')} in {train.total():,} examples. Is this the column of the labels?",
+    )
 
 
 def rare(train: Counter[str]) -> Finding:
@@ -70,7 +93,7 @@ def slips(counts: Counter[str]) -> Finding:
         kind="label_slips",
         severity="warning",
         count=len(found),
-        message=f"{counted(len(found), 'label')} perhaps a slip of the pen.",
+        message=f"{counted(len(found), 'label')} that may be slips of the pen.",
         places=first_places(found),
     )
 
@@ -81,17 +104,16 @@ def unseen(name: str, part: Counter[str], train: Counter[str]) -> Finding:
         kind="unseen_labels",
         severity="error",
         count=len(found),
-        message=f"{counted(len(found), 'label')} of {name} absent from train, so that it cannot be learned.",
+        message=f"{counted(len(found), 'label')} of {name} missing from train: what is not there cannot be learned.",
         places=first_places([f"'{label}' ({part[label]:,})" for label in found]),
     )
 
 
 def surfaces(items: list[Item]) -> Counter[str]:
-    """Entities as they are written, folded. Words hold no blanks of their own here: items join them by one."""
+    """Entities as they are written, folded."""
     found: Counter[str] = Counter()
     for item in items:
-        words = item.text.split(" ")
-        found.update(" ".join(words[span.start : span.end]).casefold() for span in spans_of(item.labels))
+        found.update(fold(" ".join(item.words[span.start : span.end])) for span in spans_of(item.labels))
     return found
 
 
@@ -110,7 +132,7 @@ def seen_entities(name: str, items: list[Item], train: list[Item]) -> Finding:
 
 
 def invisible(parts: Parts) -> Finding:
-    found = [item.source for items in parts.values() for item in items if INVISIBLE & set(item.text)]
+    found = [item.source for items in parts.values() for item in items if INVISIBLE.keys() & set(map(ord, item.text))]
     return Finding(
         kind="invisible_characters",
         severity="note",

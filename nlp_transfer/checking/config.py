@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nlp_transfer.data.config import OnIllegalTags, OnMisalignedSpan, OnMissingLabel, OnSimilarLabels
 from nlp_transfer.errors import ConfigError, refuse_other_choices
 from nlp_transfer.known_checkpoints import default_checkpoint
 
@@ -30,6 +31,14 @@ class CheckConfig:
     """More than 1 % of a part may also stand in train."""
     strict: bool = False
     """Warnings count as errors."""
+    on_similar_labels: OnSimilarLabels = "refuse"
+    """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
+    on_missing_label: OnMissingLabel = "refuse"
+    """Text classification: rows without a label: skip them, and count them."""
+    on_illegal_tags: OnIllegalTags = "repair"
+    """NER: tags that cannot follow the one before: repair and count them, or refuse the file."""
+    on_misaligned_span: OnMisalignedSpan = "widen"
+    """NER: character spans that cut a word: widen and count them, or refuse the file."""
     text_column: str | None = None
     """Text classification: column of the text."""
     text_pair_column: str | None = None

@@ -7,7 +7,6 @@ word pairs: found by minhashing (Broder, 1997) with bands, and then compared.
 from __future__ import annotations
 
 import re
-import unicodedata
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from nlp_transfer.checking.findings import Finding, Item, Parts, Severity, first_places
+from nlp_transfer.checking.findings import PAIR_MARK, Finding, Item, Parts, Severity, first_places
+from nlp_transfer.data.folding import fold
 from nlp_transfer.errors import counted
 
 LEAKAGE_ALLOWED = 0.01
@@ -26,29 +26,25 @@ MIN_WORDS = 6
 """Shorter texts resemble each other by chance."""
 NUM_HASHES, ROWS_A_BAND = 48, 4
 WORD = re.compile(r"\w+")
+Places = dict[tuple[str, ...], list[Item]]
+"""The items of every text, by its folded form; of pairs, by both."""
 PRIME = np.uint64((1 << 61) - 1)
-
-
-def fold(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def find_copies(parts: Parts, *, allow_leakage: bool) -> list[Finding]:
     """Copies inside each part, between train and the others, and copies with different labels."""
-    places: dict[str, dict[str, list[Item]]] = {name: defaultdict(list) for name in parts}
+    places: dict[str, Places] = {name: defaultdict(list) for name in parts}
     for name, items in parts.items():
         for item in items:
-            places[name][fold(item.text)].append(item)
+            places[name][tuple(map(fold, item.text.split(PAIR_MARK)))].append(item)
     findings = [inside(name, texts) for name, texts in places.items()]
-    findings += [
-        leaked(name, len(parts[name]), texts, places["train"], allow_leakage=allow_leakage)
-        for name, texts in places.items()
-        if name != "train"
-    ]
+    for name, known in (("test", "train"), ("validation", "train"), ("test", "validation")):
+        if name in places and known in places:
+            findings.append(leaked(name, places[name], known, places[known], allow_leakage=allow_leakage))
     return [finding for finding in [*findings, contradictions(places)] if finding.count]
 
 
-def inside(name: str, texts: dict[str, list[Item]]) -> Finding:
+def inside(name: str, texts: Places) -> Finding:
     groups = [group for group in texts.values() if len(group) > 1]
     extra = sum(len(group) - 1 for group in groups)
     return Finding(
@@ -60,25 +56,24 @@ def inside(name: str, texts: dict[str, list[Item]]) -> Finding:
     )
 
 
-def leaked(
-    name: str, size: int, texts: dict[str, list[Item]], train: dict[str, list[Item]], *, allow_leakage: bool
-) -> Finding:
-    found = [(item, train[text][0]) for text, group in texts.items() if text in train for item in group]
-    share = len(found) / max(1, size)
-    too_many = share > LEAKAGE_ALLOWED and not allow_leakage
+def leaked(name: str, texts: Places, known: str, others: Places, *, allow_leakage: bool) -> Finding:
+    """Between validation and test a warning: it is the choice of the epoch that leaks then, not the learning."""
+    found = [(item, others[text][0]) for text, group in texts.items() if text in others for item in group]
+    share = len(found) / max(1, sum(map(len, texts.values())))
+    too_many = known == "train" and share > LEAKAGE_ALLOWED and not allow_leakage
     advice = "Delete them from train, or pass --allow-leakage." if too_many else "Scores are a little too high for it."
     return Finding(
         kind="leakage",
         severity="error" if too_many else "warning",
         count=len(found),
-        message=f"{counted(len(found), 'example')} of {name} ({share:.1%}) found in train, too. {advice}",
+        message=f"{counted(len(found), 'example')} of {name} ({share:.1%}) found in {known}, too. {advice}",
         places=first_places([f"{item.source} as {other.source}" for item, other in found]),
     )
 
 
-def contradictions(places: dict[str, dict[str, list[Item]]]) -> Finding:
+def contradictions(places: dict[str, Places]) -> Finding:
     """The same text with different labels: at least one of them is wrong, or the text does not decide."""
-    together: dict[str, list[Item]] = defaultdict(list)
+    together: Places = defaultdict(list)
     for texts in places.values():
         for text, group in texts.items():
             together[text] += group

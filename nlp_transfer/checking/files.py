@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 from nlp_transfer.checking.check import Check, check_parts
 from nlp_transfer.checking.config import CheckConfig
 from nlp_transfer.data.columns import HEADER_NAMES, TAGS_NAMES, WORDS_NAMES
 from nlp_transfer.data.config import DataConfig, NerData, TextData
+from nlp_transfer.data.conll import COMMENT, TAG
 from nlp_transfer.data.examples import TaggedExample, TextExample
 from nlp_transfer.data.lines import ending, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_ner_parts, read_text_parts
-from nlp_transfer.data.sources import part_files
+from nlp_transfer.data.sources import COLUMN_ENDINGS, part_files
 from nlp_transfer.data.spans import has_spans
 from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table, read_table, sniff
 from nlp_transfer.data.tags import TAGS_FILE
@@ -23,8 +22,6 @@ from nlp_transfer.data.texts import LABEL_FILE
 from nlp_transfer.errors import ConfigError
 
 PART_ORDERS = {1: ("train",), 2: ("train", "test"), 3: ("train", "validation", "test")}
-TAG = re.compile(r"O|[BIESLU]-\S+")
-LINES_LOOKED_AT = 1000
 SHARE_OF_TAGS = 0.9
 
 
@@ -43,6 +40,9 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
             test=test,
             words_column=config.words_column,
             tags_column=config.tags_column,
+            on_similar_labels=config.on_similar_labels,
+            on_illegal_tags=config.on_illegal_tags,
+            on_misaligned_span=config.on_misaligned_span,
         )
         parts = read_ner_parts(tagged, notes)
     else:
@@ -53,6 +53,8 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
             text_column=config.text_column,
             text_pair_column=config.text_pair_column,
             label_column=config.label_column,
+            on_similar_labels=config.on_similar_labels,
+            on_missing_label=config.on_missing_label,
         )
         parts = read_text_parts(texts, notes, multi_label=config.multi_label)
     return check_parts(
@@ -61,7 +63,7 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
 
 
 def is_tagged(train: str, config: CheckConfig) -> bool:
-    if config.task != "auto":
+    if config.task != "auto" or config.multi_label:
         return config.task == "ner"
     if train.startswith(HUB_PREFIX):
         raise ConfigError(f"{train}: name the task of a Hub set with --task.")
@@ -70,6 +72,8 @@ def is_tagged(train: str, config: CheckConfig) -> bool:
         if (path / TAGS_FILE).is_file() and (path / LABEL_FILE).is_file():
             raise ConfigError(f"{path} holds both {TAGS_FILE} and {LABEL_FILE}: name the task with --task.")
         return (path / TAGS_FILE).is_file()
+    if ending(path) in COLUMN_ENDINGS:
+        return True
     kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
     if kind in ("jsonl", "parquet"):
         return holds_tags(read_table(path, HEADER_NAMES, Notes()))
@@ -83,7 +87,7 @@ def holds_tags(table: Table) -> bool:
 
 def mostly_tags(path: Path) -> bool:
     """Whether the last column is one of tags, and more than O."""
-    rows = [line.split() for _, line in islice(numbered_lines(path), LINES_LOOKED_AT) if line.strip()]
+    rows = [line.split() for _, line in numbered_lines(path) if line.strip() and not COMMENT.match(line)]
     last = [row[-1] for row in rows if len(row) > 1]
     tags = [cell for cell in last if TAG.fullmatch(cell)]
     return len(tags) >= SHARE_OF_TAGS * max(1, len(rows)) and len(set(tags)) > 1

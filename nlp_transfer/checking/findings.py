@@ -12,6 +12,8 @@ from nlp_transfer.labels import spans_of
 Severity = Literal["error", "warning", "note"]
 
 MAX_PLACES = 5
+PAIR_MARK = "\x1e"
+"""Parts the two texts of a pair; no text holds it."""
 
 
 class Item(NamedTuple):
@@ -21,6 +23,8 @@ class Item(NamedTuple):
     labels: tuple[str, ...]
     """Of a text its labels, in alphabetical order; in NER, its tags."""
     source: Source
+    words: tuple[str, ...] = ()
+    """In NER."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,8 @@ Parts = dict[str, list[Item]]
 
 def item_of(example: TextExample | TaggedExample) -> Item:
     if isinstance(example, TaggedExample):
-        return Item(" ".join(example.words), example.tags, example.source)
-    pair = f"\t{example.text_pair}" if example.text_pair is not None else ""
+        return Item(" ".join(example.words), example.tags, example.source, example.words)
+    pair = f"{PAIR_MARK}{example.text_pair}" if example.text_pair is not None else ""
     return Item(example.text + pair, tuple(sorted(example.labels)), example.source)
 
 

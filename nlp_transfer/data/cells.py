@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from nlp_transfer.data.examples import Source
+from nlp_transfer.data.folding import INVISIBLE, fold
 from nlp_transfer.errors import DataError
 
 MULTI_LABEL_SEPARATOR = ","
 
 
 def cell_text(value: Any, source: Source, column: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not fold(value):
         raise DataError(f"{source}: column '{column}' holds no text. Each row needs one; delete the row or fill it.")
+    if "\0" in value:
+        raise DataError(f"{source}: column '{column}' holds a NUL character. Delete it.")
     refuse_surrogates(value, f"{source}: column '{column}'")
     return value
 
@@ -47,12 +50,14 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
             f"{source}: the label is a {type(value).__name__}, expected a name. For lists, use multi-label."
         )
     if is_missing(value):
-        raise DataError(
-            f"{source}: label is empty. Each row needs one of your labels; delete the row, label it, or pass "
-            "--on-missing-label skip."
-        )
-    refuse_surrogates(str(value), f"{source}: the label")
-    return str(value).strip()
+        raise DataError(f"{source}: label is empty. Each row needs one of your labels; delete the row or label it.")
+    if isinstance(value, bytes):
+        raise DataError(f"{source}: the label is binary, expected a name.")
+    name = str(value).strip()
+    refuse_surrogates(name, f"{source}: the label")
+    if name != name.translate(INVISIBLE):
+        raise DataError(f"{source}: the label {name!a} holds characters that cannot be seen. Delete them.")
+    return name
 
 
 def is_missing(value: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlp_transfer.errors import refuse_other_choices
+
 OnMissingLabel = Literal["refuse", "skip"]
 OnSimilarLabels = Literal["refuse", "merge", "keep"]
 OnIllegalTags = Literal["repair", "refuse"]
@@ -24,6 +26,9 @@ class DataConfig:
     """File that the reported score is measured on, once."""
     on_similar_labels: OnSimilarLabels = "refuse"
     """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
+
+    def __post_init__(self) -> None:
+        refuse_other_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True)

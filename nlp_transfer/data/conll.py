@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nlp_transfer.data.examples import Source, TaggedExample
@@ -14,33 +14,49 @@ from nlp_transfer.errors import DataError
 
 DOCUMENT_START = "-DOCSTART-"
 MIN_COLUMNS = 2
-RANGE = re.compile(r"\d+[-.]\d+")
+RANGE, NUMBER = re.compile(r"\d+[-.]\d+"), re.compile(r"\d+([-.]\d+)?")
+COMMENT, TAG = re.compile(r"#\s"), re.compile(r"O|[BIESLU]-\S+")
+Rows = list[tuple[int, list[str]]]
+"""Numbered lines, split into cells."""
 TABS, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 
 
 def read_conll(path: Path, words_column: str | None, tags_column: str | None, notes: Notes) -> list[TaggedExample]:
     """Tags as the file has them, in any scheme. Columns are counted from 0, from the end when negative.
 
-    Columns are parted by tabs where the file has tabs, else by blanks. Document starts and comment lines (``# ...``
-    with another number of columns than the words have) are passed over, and so are CoNLL-U's ranges of words (``3-4``).
+    Columns are parted by tabs where the file has tabs, else by blanks. Document starts, comments (lines that begin with
+    "# " before a sentence) and CoNLL-U's ranges of words (``3-4``) are passed over.
     """
-    numbered = list(numbered_lines(path))
+    numbered = list(without_comments(numbered_lines(path), path, notes))
     separator = TABS if any("\t" in line.strip() for _, line in numbered) else BLANKS
     lines = [(number, split(line, separator)) for number, line in numbered]
     widths = Counter(len(row) for _, row in lines if len(row) >= MIN_COLUMNS)
     width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
-    sentences = [rows for rows in blocks(lines, width) if rows]
+    sentences = [rows for rows in blocks(lines) if rows]
     if not sentences:
         raise DataError(f"{path} holds no sentence. It needs a word and its tag in every line.")
     words, tags = column_number(words_column, 0), column_number(tags_column, -1)
-    if words_column is None and width > MIN_COLUMNS and all(map(is_counted, sentences)):
-        words = 1
-        notes.say(f"{path}: column 0 counts the words; they are read from column 1.")
+    if width > MIN_COLUMNS and words_column != "0" and mostly_numbers(sentences):
+        refuse_miscounted(sentences, path)
+        words = column_number(words_column, 1)
+        notes.say(f"{path}: column 0 counts the words; they are read from column {words}.")
         sentences = [[row for row in rows if row[1][0].isdecimal()] for rows in sentences]
     for setting, index in (("words_column", words), ("tags_column", tags)):
         if not -width <= index < width:
             raise DataError(f"{path}: {setting} {index} is outside the file's {width} columns, 0 to {width - 1}.")
     return [sentence(path, rows, width, words, tags) for rows in sentences]
+
+
+def without_comments(lines: Iterable[tuple[int, str]], path: Path, notes: Notes) -> Iterator[tuple[int, str]]:
+    """A line is a comment where no sentence has begun, unless its last cell is a tag: "#" may be a word."""
+    between = True
+    for number, line in lines:
+        cells = line.split()
+        if between and COMMENT.match(line) and not (len(cells) > 1 and TAG.fullmatch(cells[-1])):
+            notes.count(f"comment lines of {path} were passed over", Source(str(path), number))
+            continue
+        between = not cells or cells[0] == DOCUMENT_START
+        yield number, line
 
 
 def column_number(value: str | None, default: int) -> int:
@@ -51,12 +67,23 @@ def column_number(value: str | None, default: int) -> int:
     return int(value)
 
 
-def is_counted(rows: Sequence[tuple[int, list[str]]]) -> bool:
-    """Whether the first column counts the words from 1, with ranges (``3-4``) and empty nodes (``8.1``) between."""
-    numbers = [row[0] for _, row in rows]
-    counted = [number for number in numbers if number.isdecimal()]
-    others = [number for number in numbers if not number.isdecimal()]
-    return counted == [str(i + 1) for i in range(len(counted))] and all(RANGE.fullmatch(number) for number in others)
+def mostly_numbers(sentences: Sequence[Rows]) -> bool:
+    first = [row[0] for rows in sentences for _, row in rows]
+    return sum(bool(NUMBER.fullmatch(cell)) for cell in first) > len(first) / 2
+
+
+def refuse_miscounted(sentences: Sequence[Rows], path: Path) -> None:
+    """Raises DataError where the first column does not count the words from 1."""
+    for rows in sentences:
+        expected = 1
+        for number, row in rows:
+            if row[0].isdecimal() and int(row[0]) == expected:
+                expected += 1
+            elif not RANGE.fullmatch(row[0]):
+                raise DataError(
+                    f"{path}:{number}: column 0 counts the words of a sentence, but is '{row[0]}' where {expected} is "
+                    "expected. Correct it, or say with --words-column where the words are."
+                )
 
 
 def split(line: str, separator: re.Pattern[str]) -> list[str]:
@@ -65,15 +92,14 @@ def split(line: str, separator: re.Pattern[str]) -> list[str]:
     return [cell.strip(" ") for cell in separator.split(inner)] if inner else []
 
 
-def blocks(lines: list[tuple[int, list[str]]], width: int) -> Iterator[list[tuple[int, list[str]]]]:
+def blocks(lines: Sequence[tuple[int, list[str]]]) -> Iterator[Rows]:
     """The numbered rows of one sentence after the other."""
-    block: list[tuple[int, list[str]]] = []
+    block: Rows = []
     for number, row in lines:
-        is_comment = bool(row) and row[0].startswith("#") and len(row) != width
         if not row or row[0] == DOCUMENT_START:
             yield block
             block = []
-        elif not is_comment:
+        else:
             block.append((number, row))
     yield block
 
@@ -89,4 +115,5 @@ def sentence(
             )
     words = tuple(row[words_column] for _, row in rows)
     tags = tuple(row[tags_column] for _, row in rows)
-    return TaggedExample(words, tags, Source(str(path), rows[0][0]))
+    lines = tuple(number for number, _ in rows)
+    return TaggedExample(words, tags, Source(str(path), lines[0]), lines)

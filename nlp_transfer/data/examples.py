@@ -18,9 +18,6 @@ class Source(NamedTuple):
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
-    def below(self, lines: int) -> Source:
-        return Source(self.file, self.line + lines)
-
 
 IN_MEMORY = Source("memory", 0)
 
@@ -42,6 +39,11 @@ class TaggedExample:
     words: tuple[str, ...]
     tags: tuple[str, ...]
     source: Source = IN_MEMORY
+    lines: tuple[int, ...] = ()
+    """Where each word stands on a line of its own: that line."""
+
+    def place(self, word: int) -> Source:
+        return Source(self.source.file, self.lines[word]) if self.lines else self.source
 
 
 Example = TypeVar("Example", TextExample, TaggedExample)

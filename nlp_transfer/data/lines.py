@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,21 @@ from typing import BinaryIO, cast
 
 from nlp_transfer.errors import DataError, first_line
 
-PACKINGS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
-    ".gz": (b"\x1f\x8b", gzip.open),
-    ".bz2": (b"BZh", bz2.open),
-    ".xz": (b"\xfd7zXZ\x00", lzma.open),
+PACKINGS: dict[str, tuple[re.Pattern[bytes], Callable[[Path], object]]] = {
+    ".gz": (re.compile(rb"\x1f\x8b"), gzip.open),
+    ".bz2": (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.open),
+    ".xz": (re.compile(rb"\xfd7zXZ\x00"), lzma.open),
 }
-"""By the usual ending: the bytes that such a file begins with, and what opens it."""
-ZIP = b"PK\x03\x04"
+"""By the usual ending: what such a file begins with, and what opens it."""
+OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive (Excel's sheets are such, too). Unpack it, or save the sheet as csv",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file. Save the sheet as csv",
+    b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it, or pack it by gzip",
+    b"%PDF": "a PDF. Save its text",
+    b"PAR1": "a parquet file. Let its name end in .parquet",
+}
+BEGINNING = 10
+"""Bytes that tell formats apart."""
 WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -51,10 +60,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked if it is packed."""
     with path.open("rb") as plain:
-        begins = plain.peek(8)
-    if begins.startswith(ZIP):
-        raise DataError(f"{path}: a zip archive (Excel's sheets are such, too). Unpack it, or save the sheet as csv.")
-    packing = next(((end, unpack) for end, (magic, unpack) in PACKINGS.items() if begins.startswith(magic)), None)
+        begins = plain.read(BEGINNING)
+    for magic, what in OTHER_FORMATS.items():
+        if begins.startswith(magic):
+            raise DataError(f"{path}: {what}.")
+    packing = next(((end, unpack) for end, (magic, unpack) in PACKINGS.items() if magic.match(begins)), None)
     if packing is None:
         with path.open("rb") as plain:
             yield plain
@@ -74,9 +84,10 @@ def decoded(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     for number, line in lines:
         if "\0" in line:
             raise DataError(f"{name}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
-        if number == 1 and not line.endswith("\n") and "\r" in line.rstrip("\r"):
-            raise DataError(f"{name}: lines end in carriage returns alone. Save it with line feeds ('\\n').")
-        yield number, line.rstrip("\r\n")
+        content = line.rstrip("\r\n").removeprefix("\ufeff")  # files that were joined bring their marks along
+        if "\r" in content:
+            raise DataError(f"{name}:{number}: holds a carriage return. Save it with line feeds ('\\n') as line ends.")
+        yield number, content
 
 
 def utf8_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nlp_transfer.data.config import DataConfig, NerData, TextData
 from nlp_transfer.data.examples import Example, Splits, TaggedExample, TextExample
+from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.similar_labels import settle_tags, settle_texts
 from nlp_transfer.data.sources import files_of, part_files, rename_hub_splits
@@ -29,7 +30,7 @@ def read_text_classification(config: TextData, *, multi_label: bool = False, see
         parts.get("validation"),
         parts.get("test"),
         seed=seed,
-        key=lambda example: fold(f"{example.text}\t{example.text_pair or ''}"),
+        key=lambda example: (fold(example.text), fold(example.text_pair or "")),
         stratum=lambda example: "\t".join(example.labels),
         notes=notes,
     )
@@ -66,10 +67,11 @@ def read_ner_parts(config: NerData, notes: Notes) -> dict[str, list[TaggedExampl
     parts = read_parts(
         config,
         lambda path: read_tagged(path, config, notes),
-        lambda table: in_iob2(tagged_of(table, config, notes), config, notes),
+        lambda table: tagged_of(table, config, notes),
         notes,
     )
-    return settle_tags(parts, config.on_similar_labels, notes)
+    settled = settle_tags(parts, config.on_similar_labels, notes)
+    return {name: in_iob2(examples, config, notes) for name, examples in settled.items()}
 
 
 def read_text_file(spelling: str, config: TextData, *, multi_label: bool) -> tuple[list[TextExample], tuple[str, ...]]:
@@ -82,7 +84,8 @@ def read_text_file(spelling: str, config: TextData, *, multi_label: bool) -> tup
 def read_ner_file(spelling: str, config: NerData) -> tuple[list[TaggedExample], tuple[str, ...]]:
     """The examples of one spelling, in IOB2, and what was recognised in them."""
     notes = Notes()
-    return [e for path in files_of(spelling) for e in read_tagged(path, config, notes)], notes.lines()
+    examples = [example for path in files_of(spelling) for example in read_tagged(path, config, notes)]
+    return in_iob2(examples, config, notes), notes.lines()
 
 
 def read_parts(
@@ -98,8 +101,3 @@ def read_parts(
     for name, paths in part_files(config, notes).items():
         parts[name] = [example for path in paths for example in read(path)]
     return parts
-
-
-def fold(text: str) -> str:
-    """Equal for texts that differ in case and blanks only."""
-    return " ".join(text.casefold().split())

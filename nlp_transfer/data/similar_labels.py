@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from nlp_transfer.data.config import OnSimilarLabels
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import OUTSIDE, split_tag
@@ -31,7 +32,13 @@ def settle_tags(
     parts: Mapping[str, list[TaggedExample]], on_similar: OnSimilarLabels, notes: Notes
 ) -> dict[str, list[TaggedExample]]:
     """The same for entity types."""
-    types = ((split_tag(tag)[1], e.source) for part in parts.values() for e in part for tag in e.tags if tag != OUTSIDE)
+    types = (
+        (split_tag(tag)[1], example.place(word))
+        for part in parts.values()
+        for example in part
+        for word, tag in enumerate(example.tags)
+        if tag != OUTSIDE
+    )
     renamed = settle(types, on_similar, notes)
     if not renamed:
         return dict(parts)
@@ -55,16 +62,15 @@ def settle(labels: Iterable[tuple[str, Source]], on_similar: OnSimilarLabels, no
         first.setdefault(label, source)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label, _ in counts.most_common():
-        spellings[" ".join(label.casefold().split())].append(label)
+        spellings[fold(label)].append(label)
     similar = [names for names in spellings.values() if len(names) > 1]
-    if on_similar == "keep":
-        return {}
     for names in similar:
         told = " and ".join(f"'{name}' ({counts[name]:,}, first at {first[name]})" for name in names)
         if on_similar == "refuse":
             raise DataError(
-                f"{first[names[1]]}: the labels {told} differ in case or blanks only. Spell them alike, or pass "
-                "--on-similar-labels merge, or keep."
+                f"{first[names[1]]}: the labels {told} differ in case, blanks or the like only. Spell them alike, or "
+                "pass --on-similar-labels merge, or keep."
             )
-        notes.say(f"The labels {told} are merged into '{names[0]}'.")
-    return {name: names[0] for names in similar for name in names[1:]}
+        done = f"merged into '{names[0]}'" if on_similar == "merge" else "kept apart"
+        notes.say(f"The labels {told} are {done}.")
+    return {name: names[0] for names in similar for name in names[1:]} if on_similar == "merge" else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+from collections import defaultdict
 from pathlib import Path
 
 from nlp_transfer.data.config import DataConfig
@@ -20,7 +22,9 @@ PART_NAMES = {
     "test": ("test",),
 }
 """What parts are called in folders and on the Hub; the first name that is found is taken."""
-ENDINGS = {*TABLE_FORMATS, ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".bilou", ""}
+COLUMN_ENDINGS = {".conll", ".conllu", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".bilou"}
+ENDINGS = {*TABLE_FORMATS, *COLUMN_ENDINGS, ".txt", ""}
+SHARD = re.compile(r"[-_]\d+(?:-of-(\d+))?")
 PATTERN_MARKS = "*?["
 
 
@@ -34,7 +38,7 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
                 raise DataError(
                     f"--{name} {spelling}: only --train takes a Hub id; its splits are used as they are named."
                 )
-        elif name == "train" and holds_parts(Path(os.path.expanduser(spelling))):
+        elif name == "train" and spelling and holds_parts(Path(os.path.expanduser(spelling))):
             files = files_of_folder(Path(os.path.expanduser(spelling)))
         else:
             files[name] = files_of(spelling, f"--{name} ")
@@ -45,16 +49,20 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
 
 
 def holds_parts(path: Path) -> bool:
-    return path.is_dir() and not (path / SEQUENCE_FILE).is_file()
+    return os.path.isdir(path) and not (path / SEQUENCE_FILE).is_file()
 
 
 def files_of(spelling: str, flag: str = "") -> list[Path]:
     """The file, the files of a pattern, or a folder that is one part. ``flag`` begins the message if there is none."""
     path = Path(os.path.expanduser(spelling))
-    if path.is_dir() and holds_parts(path):
+    if not spelling:
+        raise DataError(f"{flag}'' names no file.")
+    if holds_parts(path):
         raise DataError(f"{flag}{spelling} is a folder without a file '{SEQUENCE_FILE}'. Name a file.")
-    if path.exists():
+    if os.path.isfile(path) or os.path.isdir(path):  # False, not an error, where the name is too long
         return [path]
+    if os.path.exists(path):
+        raise DataError(f"{flag}{spelling} is no regular file. It is read more than once: save it to a file first.")
     if any(mark in spelling for mark in PATTERN_MARKS):
         if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()):
             return found
@@ -76,28 +84,46 @@ def files_of_folder(folder: Path) -> dict[str, list[Path]]:
 
 
 def named_after(folder: Path, part: str) -> list[Path]:
-    for name in PART_NAMES[part]:
-        inside = folder / name
-        if (inside / SEQUENCE_FILE).is_file():
-            return [inside]
-        candidates = inside.iterdir() if inside.is_dir() else folder.iterdir()
-        paths = sorted(path for path in candidates if is_data(path) and (inside.is_dir() or is_named(path, name)))
-        if len({ending(path) for path in paths}) > 1:
-            shown = ", ".join(path.name for path in paths[:5])
-            raise DataError(f"{folder}: the {part} part is there in several formats ({shown}). Name one of them.")
-        if paths:
-            return paths
-    return []
+    """The files of a part. Raises DataError when more than one file, set of shards or folder could be it."""
+    candidates: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name.casefold() in PART_NAMES[part]:
+            inside = [path] if (path / SEQUENCE_FILE).is_file() else sorted(filter(is_data, path.iterdir()))
+            candidates[f"{path.name}/"] += inside
+        elif is_data(path) and (kind := kind_of_name(path, part)):
+            candidates[kind] += [path]
+    found = {kind: paths for kind, paths in candidates.items() if paths}
+    if len(found) > 1:
+        raise DataError(f"{folder}: the {part} part may be {' or '.join(sorted(found))}. Name one with --{part}.")
+    [paths] = found.values() or [[]]
+    refuse_mixed(folder, paths)
+    return paths
 
 
 def is_data(path: Path) -> bool:
     return path.is_file() and ending(path) in ENDINGS and not path.name.startswith((".", "_"))
 
 
-def is_named(path: Path, name: str) -> bool:
-    """``train.csv``, ``train-00000-of-00002.parquet`` or ``train_1.csv``, for ``train``."""
-    stem = path.name.partition(".")[0].casefold()
-    return stem == name or stem.startswith((f"{name}-", f"{name}_"))
+def kind_of_name(path: Path, part: str) -> str | None:
+    """``train.csv`` is itself; ``train-00000-of-00002.parquet`` and ``train_1.csv`` are shards."""
+    stem = path.name.partition(".")[0]
+    for name in PART_NAMES[part]:
+        if stem.casefold() == name:
+            return path.name
+        if stem.casefold().startswith(name) and SHARD.fullmatch(stem[len(name) :]):
+            return f"{name}-*{ending(path)}"
+    return None
+
+
+def refuse_mixed(folder: Path, paths: list[Path]) -> None:
+    """Shards of several formats, or fewer than their names say."""
+    if len({ending(path) for path in paths}) > 1:
+        raise DataError(f"{folder}: {paths[0].name} and {paths[-1].name} are of several formats. Name files.")
+    counts = [re.search(r"-of-(\d+)\.", path.name) for path in paths]
+    if any(count and int(count.group(1)) != len(paths) for count in counts):
+        raise DataError(
+            f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing."
+        )
 
 
 def rename_hub_splits(tables: dict[str, Table], spelling: str) -> dict[str, Table]:

@@ -23,6 +23,8 @@ from nlp_transfer.labels import Span, tags_of
 TEXT_COLUMN = "text"
 SPAN_COLUMNS = ("entities", "spans", "label", "labels")
 """spaCy and others, Prodigy, doccano (old and new)."""
+REJECTED = ("reject", "ignore")
+"""What Prodigy writes under "answer" of a text that is no example."""
 START_NAMES, END_NAMES, LABEL_NAMES = ("start", "start_offset"), ("end", "end_offset"), ("label", "type", "tag")
 
 
@@ -34,24 +36,40 @@ class Characters(NamedTuple):
     label: str
 
 
-def span_column(table: Table) -> str | None:
-    return next((name for name in SPAN_COLUMNS if name in table.columns), None)
+def span_columns(table: Table) -> list[str]:
+    """Columns that hold spans; of empty lists alone, the first."""
+    if TEXT_COLUMN not in table.columns:
+        return []
+    lists = {
+        name: [row[name] for _, row in table.rows if isinstance(row.get(name), list)]
+        for name in SPAN_COLUMNS
+        if name in table.columns
+    }
+    possible = [name for name, values in lists.items() if values and all(map(is_spans, values))]
+    return [name for name in possible if any(lists[name])] or possible[:1]
+
+
+def is_spans(value: list[Any]) -> bool:
+    """A list of lists or objects, not of names."""
+    return all(isinstance(item, list | dict) for item in value)
 
 
 def has_spans(table: Table) -> bool:
     """Whether rows hold a text in one string beside a list of spans."""
-    column = span_column(table)
-    if column is None or TEXT_COLUMN not in table.columns:
-        return False
-    return isinstance(table.rows[0][1].get(TEXT_COLUMN), str) and isinstance(table.rows[0][1].get(column), list)
+    return bool(span_columns(table))
 
 
 def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes) -> list[TaggedExample]:
     """Words are split as for prediction. A span that cuts a word is widened to whole words, and counted, or refused."""
-    column = span_column(table) or SPAN_COLUMNS[0]
+    column, *others = span_columns(table)
+    if others:
+        raise DataError(f"{table.name}: columns '{column}' and '{others[0]}' both hold spans. Delete one.")
     notes.say(f"Entities are read from the character spans of column '{column}'.")
     examples = []
     for source, row in table.rows:
+        if row.get("answer") in REJECTED:
+            notes.count("texts that were rejected or ignored in annotation were skipped", source)
+            continue
         text = cell_text(row.get(TEXT_COLUMN), source, TEXT_COLUMN)
         words = split_words(text)
         spans = [
@@ -86,6 +104,11 @@ def characters(value: Any, column: str, source: Source, text: str) -> Characters
             f"{source}: span {start} to {end} marks no characters of its text, which has {len(text)}. "
             "Offsets count characters from 0; the end is one past the last."
         )
+    if isinstance(value, dict) and value.get("text", text[start:end]) != text[start:end]:
+        raise DataError(
+            f"{source}: span {start} to {end} is '{text[start:end][:40]}' of the text, but states "
+            f"{value['text']!r:.40}. Offsets count characters, not bytes."
+        )
     return Characters(start, end, label_name(parts[2], (), source))
 
 
@@ -93,8 +116,8 @@ def span_of_words(
     span: Characters, words: Sequence[Word], text: str, source: Source, on_misaligned: OnMisalignedSpan, notes: Notes
 ) -> Span:
     """The words that the span touches."""
-    first = bisect_right([word.end for word in words], span.start)
-    last = bisect_left([word.start for word in words], span.end)
+    first = bisect_right(words, span.start, key=lambda word: word.end)
+    last = bisect_left(words, span.end, key=lambda word: word.start)
     marked = text[span.start : span.end]
     if text[words[first].start : words[last - 1].end] != marked.strip():
         if on_misaligned == "refuse":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from nlp_transfer.data.examples import Example, Splits
 from nlp_transfer.data.notes import Notes
@@ -21,7 +21,7 @@ def complete(
     test: Sequence[Example] | None,
     *,
     seed: int,
-    key: Callable[[Example], str],
+    key: Callable[[Example], Hashable],
     stratum: Callable[[Example], str],
     notes: Notes,
 ) -> Splits[Example]:
@@ -62,11 +62,11 @@ def hold_out(
     examples: Sequence[Example],
     count: int,
     rng: random.Random,
-    key: Callable[[Example], str],
+    key: Callable[[Example], Hashable],
     stratum: Callable[[Example], str],
 ) -> tuple[list[Example], list[Example]]:
     """(rest, held out): about ``count`` examples, of every stratum its share, but never all of a stratum."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, example in enumerate(examples):
         groups[key(example)].append(i)
     strata: dict[str, list[list[int]]] = defaultdict(list)
@@ -80,7 +80,7 @@ def hold_out(
         owed += share * sum(map(len, members))  # what one stratum falls short, the next makes up for
         for group in rng.sample(members, len(members))[:-1]:
             if owed < len(group) / 2:
-                break
+                continue  # too many copies of one text; a smaller group may still fit
             taken.update(group)
             owed -= len(group)
     rest = [example for i, example in enumerate(examples) if i not in taken]

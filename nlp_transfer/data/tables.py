@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from nlp_transfer.data.examples import Source
+from nlp_transfer.data.folding import fold
 from nlp_transfer.data.lines import PACKINGS, ending, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.errors import DataError, first_line
@@ -55,12 +56,19 @@ def read_table(path: Path, header_names: frozenset[str], notes: Notes) -> Table:
 
 def sniff(path: Path) -> str:
     """A file with an unknown ending: JSON lines begin with a brace, tsv rows hold a tab."""
-    first = next((line for _, line in numbered_lines(path) if line.strip()), "")
-    if first.lstrip().startswith("{"):
-        return "jsonl"
-    if first.lstrip().startswith("["):
+    first = next((line.strip() for _, line in numbered_lines(path) if line.strip()), "")
+    if first == "[" or isinstance(json_or_none(first), list):
         raise DataError(f"{path}: a JSON list is not read. Write one object a line (jsonl).")
+    if first == "{" or isinstance(json_or_none(first), dict):
+        return "jsonl"
     return "tsv" if "\t" in first else "csv"
+
+
+def json_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: Notes) -> Table:
@@ -68,12 +76,13 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: N
     if not rows:
         raise DataError(f"{path} is empty. It needs a text and a label in every row.")
     columns, body = name_columns(rows, header_names)
+    columns, body = without_nameless(columns, body)
     if not body:
         raise DataError(f"{path} is empty below its header ({', '.join(columns)}).")
     if len(set(columns)) < len(columns):
         raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
     for line, row in body:
-        if row == list(columns):
+        if folded(row) == folded(columns):
             raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
         if len(row) != len(columns):
             raise DataError(
@@ -84,10 +93,25 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: N
     return Table(str(path), columns, named, {})
 
 
+def folded(row: Sequence[str]) -> list[str]:
+    return [fold(cell) for cell in row]
+
+
+def without_nameless(
+    columns: tuple[str, ...], body: list[tuple[int, list[str]]]
+) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """Spreadsheets write columns without a name and without content behind the others."""
+    kept = [i for i, name in enumerate(columns) if name or any(len(row) <= i or row[i].strip() for _, row in body)]
+    if len(kept) == len(columns):
+        return columns, body
+    shorter = [(line, [row[i] for i in kept] if len(row) == len(columns) else row) for line, row in body]
+    return tuple(columns[i] for i in kept), shorter
+
+
 def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """A tsv file has no quoting: a quotation mark is a character like any other."""
     for number, line in numbered_lines(path):
-        if line.strip():
+        if line.strip(" "):
             yield number, line.split("\t")
 
 
@@ -108,7 +132,7 @@ def split_csv(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     start = 1
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
+            if len(row) > 1 or "".join(row).strip():
                 yield start, row
             start = reader.line_num + 1
     except csv.Error as error:
@@ -129,7 +153,8 @@ def name_columns(
     first = [cell.strip() for cell in rows[0][1]]
     body = rows[1:]
     recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
-    stands_again = any(row == rows[0][1] for _, row in body)  # a header in the middle; it is refused there
+    header = folded(rows[0][1])
+    stands_again = header_names.issuperset(header) and any(folded(row) == header for _, row in body)
     known = any(
         cell.casefold() in header_names and (stands_again or not again)
         for cell, again in zip(first, recurring, strict=True)
@@ -166,10 +191,14 @@ def read_parquet(path: Path) -> Table:
     if path.suffix.lower() in PACKINGS:
         raise DataError(f"{path}: a parquet file is packed inside already. Unpack it.")
     try:
-        part = datasets.Dataset(pyarrow.parquet.read_table(path))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a parquet file ({first_line(error)}).") from error
-    return from_dataset(part, str(path))
+        table = pyarrow.parquet.read_table(path)
+        if len(set(table.column_names)) < len(table.column_names):
+            raise DataError(f"{path}: two columns have the same name ({', '.join(table.column_names)}). Rename one.")
+        return from_dataset(datasets.Dataset(table), str(path))
+    except DataError:
+        raise
+    except Exception as error:  # damaged content and metadata end in half a dozen types
+        raise DataError(f"{path}: cannot be read as a parquet file ({first_line(error)}).") from error
 
 
 def read_hub(spelling: str) -> dict[str, Table]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from nlp_transfer.data.cells import label_name, refuse_surrogates
@@ -12,7 +14,7 @@ from nlp_transfer.data.conll import read_conll
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.lines import ending, zip_lines
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.sources import SEQUENCE_FILE
+from nlp_transfer.data.sources import COLUMN_ENDINGS, SEQUENCE_FILE
 from nlp_transfer.data.spans import has_spans, tagged_by_spans
 from nlp_transfer.data.tables import TABLE_FORMATS, Table, read_table, sniff
 from nlp_transfer.errors import DataError, did_you_mean
@@ -21,20 +23,16 @@ from nlp_transfer.labels import OUTSIDE, PREFIXES, Scheme, detect_scheme, illega
 TAGS_FILE = "seq.out"
 
 
-PlaceOfWord = Callable[[TaggedExample, int], Source]
-
-
 def read_tagged(path: Path, config: NerData, notes: Notes) -> list[TaggedExample]:
-    """The examples of one file, or of a folder with ``seq.in`` and ``seq.out``, in IOB2."""
+    """The examples of one file, or of a folder with ``seq.in`` and ``seq.out``, with tags as they stand there."""
     if path.is_dir():
-        return in_iob2(read_sequences(path), config, notes)
-    kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
-    if kind == "csv" and ending(path) == ".csv":
+        return read_sequences(path)
+    if ending(path) == ".csv":
         raise DataError(f"{path}: words and tags are read from CoNLL columns, jsonl or parquet, not from csv.")
+    kind = "columns" if ending(path) in COLUMN_ENDINGS else TABLE_FORMATS.get(ending(path)) or sniff(path)
     if kind in ("jsonl", "parquet"):
-        return in_iob2(tagged_of(read_table(path, HEADER_NAMES, notes), config, notes), config, notes)
-    examples = read_conll(path, config.words_column, config.tags_column, notes)
-    return in_iob2(examples, config, notes, lambda example, word: example.source.below(word))
+        return tagged_of(read_table(path, HEADER_NAMES, notes), config, notes)
+    return read_conll(path, config.words_column, config.tags_column, notes)
 
 
 def read_sequences(folder: Path) -> list[TaggedExample]:
@@ -69,43 +67,43 @@ def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedE
     return TaggedExample(tuple(words), tuple(tags), source)
 
 
-def in_iob2(
-    examples: Sequence[TaggedExample],
-    config: NerData,
-    notes: Notes,
-    place: PlaceOfWord = lambda example, _: example.source,
-) -> list[TaggedExample]:
-    """Recognise the tag scheme of one file, check every tag and convert. ``place`` tells where a word stands."""
+def in_iob2(examples: Sequence[TaggedExample], config: NerData, notes: Notes) -> list[TaggedExample]:
+    """Recognise the tag scheme of each file, check every tag and convert."""
+    by_file = groupby(examples, key=lambda example: example.source.file)
+    return [converted for _, group in by_file for converted in file_in_iob2(list(group), config, notes)]
+
+
+def file_in_iob2(examples: Sequence[TaggedExample], config: NerData, notes: Notes) -> list[TaggedExample]:
     scheme = detect_scheme(example.tags for example in examples)
     known = {tag for example in examples for tag in example.tags}
     if scheme != "IOB2":
         notes.say(f"{examples[0].source.file}: tags are in {scheme}, read as IOB2.")
     for example in examples:
-        check_tags(example, scheme, known, place)
-        check_order(example, scheme, config, notes, place)
-    return [TaggedExample(e.words, tuple(to_iob2(e.tags, scheme)), e.source) for e in examples]
+        check_tags(example, scheme, known)
+        check_order(example, scheme, config, notes)
+    return [replace(example, tags=tuple(to_iob2(example.tags, scheme))) for example in examples]
 
 
-def check_tags(example: TaggedExample, scheme: Scheme, known: set[str], place: PlaceOfWord) -> None:
+def check_tags(example: TaggedExample, scheme: Scheme, known: set[str]) -> None:
     prefixes = PREFIXES[scheme].replace(OUTSIDE, "")
     for i, tag in enumerate(example.tags):
         prefix, label = split_tag(tag)
-        if tag != OUTSIDE and not (label and prefix and prefix in prefixes):
+        if tag != OUTSIDE and not (label and prefix in set(prefixes)):
             good = [other for other in known if split_tag(other)[1] and split_tag(other)[0] in set(prefixes)]
             raise DataError(
-                f"{place(example, i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') is not of the form "
+                f"{example.place(i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') is not of the form "
                 f"{OUTSIDE} or {'/'.join(prefixes)}-TYPE ({scheme}).{did_you_mean(tag, [OUTSIDE, *good])}"
             )
 
 
-def check_order(example: TaggedExample, scheme: Scheme, config: NerData, notes: Notes, place: PlaceOfWord) -> None:
-    """Count, or refuse, tags that cannot follow the one before."""
+def check_order(example: TaggedExample, scheme: Scheme, config: NerData, notes: Notes) -> None:
+    """Count, or refuse, tags that cannot stand where they do."""
     for i in illegal_places(example.tags, scheme):
         if config.on_illegal_tags == "refuse":
-            before = example.tags[i - 1] if i else "the beginning"
+            before = f"after {example.tags[i - 1]}" if i else "at the beginning"
             raise DataError(
-                f"{place(example, i)}: tag '{example.tags[i]}' of word {i + 1} ('{example.words[i]}') cannot follow "
-                f"{before} in {scheme}. Correct it, or pass --on-illegal-tags repair."
+                f"{example.place(i)}: tag '{example.tags[i]}' of word {i + 1} ('{example.words[i]}') cannot stand "
+                f"{before} in {scheme}, or is not ended. Correct it, or pass --on-illegal-tags repair."
             )
         file = example.source.file
-        notes.count(f"tags of {file} cannot follow the one before in {scheme} and were repaired", place(example, i))
+        notes.count(f"tags of {file} cannot stand where they do in {scheme} and were repaired", example.place(i))

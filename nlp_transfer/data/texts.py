@@ -40,8 +40,8 @@ def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool)
     pair = f", second text from '{columns.text_pair}'" if columns.text_pair else ""
     notes.say(f"Text is read from column '{columns.text}'{pair}, label from '{columns.label}'.")
     rows: Iterable[tuple[Source, Mapping[str, Any]]] = table.rows
-    if config.on_missing_label == "skip" and not multi_label:
-        rows = labelled(table.rows, columns.label, notes)
+    if config.on_missing_label == "skip":
+        rows = labelled(table.rows, columns.label, notes, multi_label=multi_label)
     names = table.label_names.get(columns.label, ())
     examples = [text_example(source, row, columns, names, multi_label) for source, row in rows]
     if not examples:
@@ -50,10 +50,10 @@ def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool)
 
 
 def labelled(
-    rows: Iterable[tuple[Source, Mapping[str, Any]]], column: str, notes: Notes
+    rows: Iterable[tuple[Source, Mapping[str, Any]]], column: str, notes: Notes, *, multi_label: bool
 ) -> Iterator[tuple[Source, Mapping[str, Any]]]:
     for source, row in rows:
-        if is_missing(row.get(column)):
+        if column not in row or (is_missing(row[column]) and not multi_label):
             notes.count("rows without a label were skipped", source)
         else:
             yield source, row
@@ -63,6 +63,11 @@ def text_example(
     source: Source, row: Mapping[str, Any], columns: TextColumns, names: Sequence[str], multi_label: bool
 ) -> TextExample:
     value = row.get(columns.label)
+    if columns.label not in row or (is_missing(value) and not multi_label):
+        raise DataError(
+            f"{source}: label is empty. Each row needs one of your labels; delete the row, label it, or pass "
+            "--on-missing-label skip."
+        )
     values = split_labels(value) if multi_label else [value]
     labels = tuple(dict.fromkeys(label_name(item, names, source) for item in values))
     pair = cell_text(row.get(columns.text_pair), source, columns.text_pair) if columns.text_pair else None

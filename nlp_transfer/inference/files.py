@@ -1,7 +1,8 @@
-"""Predict and score the examples of a file with a saved model."""
+"""Predict and score the examples of a file with a saved model, and write what comes of it."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,9 +39,11 @@ def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, Any]) -
     """
     model, task = predictor.model, predictor.task
     data_type = NerData if isinstance(task, Ner) else TextData
-    known = [field.name for field in fields(data_type) if field.name.endswith("_column")]
+    known = [
+        field.name for field in fields(data_type) if field.name.endswith("_column") or field.name == "on_missing_label"
+    ]
     if foreign := [name for name in columns if name not in known]:
-        raise ConfigError(f"{foreign[0]}: this model does {task.name}, which reads {' and '.join(known)}.")
+        raise ConfigError(f"{foreign[0]}: this model does {task.name}, which takes {', '.join(known)}.")
     examples: Sequence[Any]
     if isinstance(task, Ner):
         examples, notes = read_ner_file(file, replace(NerData(train=file), **columns))
@@ -121,3 +124,26 @@ def text_of(row: Mapping[str, Any], column: str, source: Source) -> str:
         raise DataError(f"{source}: column '{column}' holds no text.")
     refuse_surrogates(value, f"{source}: column '{column}'")
     return value
+
+
+def check_output(output: Path | None) -> None:
+    """Before the work, so that it is not lost at its end."""
+    if output is not None and output.is_dir():
+        raise ConfigError(f"--output {output} is a folder. Name a file.")
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it, or name another one.")
+
+
+def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    if output is None:
+        for line in lines:
+            print(line)
+        return
+    staged = output.with_name(f".{output.name}.part")
+    try:
+        with staged.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        staged.replace(output)
+    finally:
+        staged.unlink(missing_ok=True)

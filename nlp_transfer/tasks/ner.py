@@ -52,7 +52,7 @@ class Ner(Task[TaggedExample, Tagging]):
         file = splits.train[0].source.file
         if not types:
             raise DataError(f"{file}: the training part holds no entity: every tag is O. Check tags_column.")
-        others = ((span.label, e.source) for e in splits.others() for span in spans_of(e.tags))
+        others = ((span.label, e.place(span.start)) for e in splits.others() for span in spans_of(e.tags))
         labels = LabelSet.for_tags(with_unseen(types, others, config.on_unseen_label, file))
         weights = balanced_weights(labels, counts) if config.class_weights == "balanced" else None
         return cls(

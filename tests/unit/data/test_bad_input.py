@@ -1,15 +1,19 @@
 """What cannot be used is refused in one line that names the file, and the line where there is one."""
 
 import gzip
+import json
 import lzma
+import os
 import re
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.reading import read_ner, read_text_classification
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import ConfigError, DataError
 
 HEADER = b"text,label\n"
 TEXT_FILES = {
@@ -47,6 +51,19 @@ TEXT_FILES = {
     "header twice in tsv": ("f.tsv", b"text\tlabel\na\tx\ntext\tlabel\n", ":3"),
     "labels that differ in case": ("f.csv", HEADER + b"a,pos\nb,neg\nc,Pos\n", ":4"),
     "labels that differ in blanks": ("f.csv", HEADER + b"a,very good\nb,bad\nc,very  good\n", ":4"),
+    "header twice with blanks": ("f.csv", b"text, label\na, x\ntext, label\nb, y\n", ":3"),
+    "header twice with a mark": ("f.csv", b"\xef\xbb\xbftext,label\na,x\n\xef\xbb\xbftext,label\nb,y\n", ":3"),
+    "header twice in other letters": ("f.csv", HEADER + b"a,x\nText,Label\nb,y\n", ":3"),
+    "carriage return in a later line": ("f.tsv", b"text\tlabel\na\tx\nb\ry\tx\n", ":3"),
+    "row of empty cells": ("f.csv", HEADER + b"a,x\n,\nb,y\n", ":3"),
+    "row of empty cells in tsv": ("f.tsv", b"text\tlabel\na\tx\n\t\nb\ty\n", ":3"),
+    "label with a zero-width blank": ("f.csv", HEADER + "a,x\nb,y\u200b\n".encode(), ":3"),
+    "labels in two Unicode forms": ("f.csv", HEADER + "a,caf\u00e9\nb,y\nc,cafe\u0301\n".encode(), ":4"),
+    "labels of two widths": ("f.csv", HEADER + "a,pos\nb,neg\nc,\uff50\uff4f\uff53\n".encode(), ":4"),
+    "text of nothing visible": ("f.csv", HEADER + "a,x\n\u200b,y\n".encode(), ":3"),
+    "NUL in a json text": ("f.jsonl", b'{"text": "a\\u0000b", "label": "x"}\n', ":1"),
+    "an old Excel sheet": ("f.csv", b"\xd0\xcf\x11\xe0" + b"x" * 50, ""),
+    "parquet by another name": ("f.csv", b"PAR1" + b"x" * 50, ""),
     "half a surrogate in a label": ("f.jsonl", b'{"text": "a", "label": "\\ud83d"}\n', ":1"),
     "ragged semicolons": ("f.csv", b"text;label\na;x\nb;c;y\n", ":3"),
     "NUL byte in csv": ("f.csv", HEADER + b"a,x\nb\x00c,y\n", ":3"),
@@ -93,6 +110,19 @@ TAG_FILES = {
     "null word": ("f.jsonl", b'{"tokens": ["a", null], "tags": ["O", "O"]}\n', ":1"),
     "word that is a list": ("f.jsonl", b'{"tokens": [["a"]], "tags": ["O"]}\n', ":1"),
     "tags that are numbers": ("f.jsonl", b'{"tokens": ["a"], "tags": [0]}\n', ":1"),
+    "a word without a tag that begins with #": ("f.conll", b"Ada B-PER\n#MeToo\nleft O\n", ":2"),
+    "carriage returns between words": ("f.conll", b"Ada B-PER\rleft O\nBob B-PER\n", ":1"),
+    "prefix of two letters": ("f.conll", b"Ada B-PER\nBob BI-PER\n", ":2"),
+    "prefix of two letters in BIOES": ("f.conll", b"Ada S-PER\nBob IES-PER\n", ":2"),
+    "words counted wrongly": ("f.conllu", b"1\tAda\tX\tB-PER\n\n1\tBob\tX\tB-PER\n3\twent\tX\tO\n", ":4"),
+    "words counted on and on": ("f.conllu", b"1\tAda\tX\tB-PER\n\n2\tBob\tX\tB-PER\n", ":3"),
+    "types that differ in case in a long sentence": ("f.conll", b"Ada B-PER\n\nwith O\nBob B-Per\n", ":4"),
+    "span that states another text": (
+        "f.jsonl",
+        b'{"text": "Ada left", "spans": [{"start": 0, "end": 3, "label": "P", "text": "Bob"}]}\n',
+        ":1",
+    ),
+    "two columns of spans": ("f.jsonl", b'{"text": "Ada", "spans": [[0, 3, "P"]], "label": [[0, 3, "P"]]}\n', ""),
     "types that differ in case": ("f.conll", b"Ada B-PER\n\nBob B-Per\n", ":3"),
     "a tag that is none beside a good one": ("f.conll", b"Ada B-PER\nleft 0\n", ":2"),
     "cut gzip": ("f.conll.gz", gzip.compress(b"Ada B-PER\nleft O\n" * 99)[:-20], ""),
@@ -196,6 +226,45 @@ def test_an_unknown_column_is_refused_with_the_nearest_one(tsv, columns, message
 )
 def test_a_column_that_a_column_file_lacks_is_refused(conll, columns, message):
     assert message in refusal(NerData(train=str(conll), **columns))
+
+
+@pytest.mark.parametrize("metadata", [b"{broken", b"[]", b'{"info": {"features": {"text": {"_type": "Unheard"}}}}'])
+def test_parquet_files_with_odd_metadata_are_refused(tmp_path, metadata):
+    path = tmp_path / "f.parquet"
+    table = pyarrow.table({"text": ["a"], "label": ["x"]}).replace_schema_metadata({b"huggingface": metadata})
+    pyarrow.parquet.write_table(table, path)
+    assert_names(refusal(TextData(train=str(path), validation=str(path))), str(path))
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_once_only(tmp_path):
+    os.mkfifo(tmp_path / "f.csv")
+    assert "no regular file" in refusal(TextData(train=str(tmp_path / "f.csv")))
+
+
+def test_nothing_and_a_name_too_long_are_no_files(tmp_path):
+    assert "names no file" in refusal(TextData(train=""))
+    assert "no such file" in refusal(TextData(train="x" * 5000 + ".csv"))
+
+
+@pytest.mark.parametrize("rows", [[{"text": "a", "label": ["x"]}, {"text": "b", "lable": ["y"]}]])
+def test_a_row_without_the_key_of_its_labels_is_refused_also_with_several_labels(tmp_path, rows):
+    path = tmp_path / "f.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"f.jsonl:2: label is empty"):
+        read_text_classification(TextData(train=str(path), validation=str(path)), multi_label=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        (TextData, {"on_missing_label": "drop"}),
+        (NerData, {"on_illegal_tags": "Refuse"}),
+        (TextData, {"on_similar_labels": "Merge"}),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused(kind, setting):
+    with pytest.raises(ConfigError, match="must be one of"):
+        kind(train="f.csv", **setting)
 
 
 def test_class_ids_without_a_name_are_refused(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nlp_transfer.data.config import NerData, TextData
-from nlp_transfer.data.reading import read_ner_file, read_text_classification, read_text_file
+from nlp_transfer.data.reading import read_ner, read_ner_file, read_text_classification, read_text_file
 from nlp_transfer.errors import DataError
 
 ROWS = "text,label\nété 東京,x\nplain,y\n"
@@ -84,7 +84,12 @@ def test_a_folder_holds_all_parts(tmp_path, layout):
     ("files", "words"),
     [
         (["rows.csv"], "it holds rows.csv"),
-        (["train.csv", "train.tsv"], "in several formats (train.csv, train.tsv)"),
+        (["train.csv", "train.tsv"], "the train part may be train.csv or train.tsv"),
+        (["train.csv", "train.csv.gz"], "the train part may be train.csv or train.csv.gz"),
+        (["train.csv", "train/a.csv"], "the train part may be train.csv or train/"),
+        (["train.csv", "dev.csv", "validation.csv"], "the validation part may be dev.csv or validation.csv"),
+        (["train-00000-of-00003.csv", "train-00002-of-00003.csv"], "some are missing"),
+        (["train-1.csv", "train-2.tsv"], "may be train-*.csv or train-*.tsv"),
         ([], "it holds nothing"),
     ],
 )
@@ -127,6 +132,14 @@ def test_labels_that_differ_in_case_are_merged_or_kept_as_wished(tmp_path, choic
     assert any("'pos' (9, first at" in note and "merged into 'pos'" in note for note in splits.notes) == (
         choice == "merge"
     )
+
+
+def test_only_shards_and_not_every_name_that_begins_alike_belong_to_a_part(tmp_path):
+    for name in ("train.csv", "train_metadata.csv", "training_notes.txt"):
+        write_rows(tmp_path / name, f"{name} one", f"{name} two")
+    write_rows(tmp_path / "dev.csv", "a", "b")
+    splits = read_text_classification(TextData(train=str(tmp_path)))
+    assert [e.text for e in splits.train] == ["train.csv one", "train.csv two"]
 
 
 CONLL_U = """# sent_id = 1
@@ -207,5 +220,44 @@ def test_illegal_tags_are_repaired_and_counted_or_refused(tmp_path, tags, read):
     is_legal = tags == "B-PER E-PER O S-LOC"
     assert any("were repaired" in note for note in notes) == (not is_legal)
     if not is_legal:
-        with pytest.raises(DataError, match="cannot follow"):
+        with pytest.raises(DataError, match="cannot stand"):
             read_ner_file(str(path), NerData(train=str(path), on_illegal_tags="refuse"))
+
+
+def test_comments_are_told_from_words_and_counted(tmp_path):
+    path = tmp_path / "set.conll"
+    path.write_text("# sent_id = 1\n# O\nHi O\n\n# sent_id = 2\nAda B-PER\n# O\n#MeToo O\n")
+    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    assert [e.words for e in examples] == [("#", "Hi"), ("Ada", "#", "#MeToo")]
+    assert f"2 comment lines of {path} were passed over (first: {path}:1)." in notes
+
+
+def test_types_are_merged_before_tags_are_repaired(tmp_path):
+    path = tmp_path / "set.conll"
+    path.write_text("Ada B-PER\nLovelace I-Per\n\nBob B-PER\n")
+    splits = read_ner(NerData(train=str(path), validation=str(path), on_similar_labels="merge"))
+    assert splits.train[0].tags == ("B-PER", "I-PER")
+    assert not any("repaired" in note for note in splits.notes)
+
+
+def test_empty_columns_without_a_name_are_left_out(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label,,\na,x,,\nb,y,,\n")
+    assert read(path) == [("a", "x", 2), ("b", "y", 3)]
+
+
+def test_rejected_annotations_are_skipped_and_counted(tmp_path):
+    path = tmp_path / "set.jsonl"
+    rows = [{"text": TEXT, "spans": [], "answer": answer} for answer in ("accept", "reject", "ignore")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    assert len(examples) == 1
+    assert any(note.startswith("2 texts that were rejected or ignored") for note in notes)
+
+
+@pytest.mark.parametrize("line", ["[ O", "{ O", "BZhou B-PER", "PAR O"])
+def test_a_column_file_may_begin_with_anything(tmp_path, line):
+    path = tmp_path / "set.conll"
+    path.write_text(f"{line}\nAda B-PER\n")
+    [example], _ = read_ner_file(str(path), NerData(train=str(path)))
+    assert example.words == (line.split()[0], "Ada")
