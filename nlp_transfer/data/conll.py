@@ -53,7 +53,7 @@ def without_comments(lines: Iterable[tuple[int, str]], path: Path, notes: Notes)
     for number, line in lines:
         cells = line.split()
         if between and COMMENT.match(line) and not (len(cells) > 1 and TAG.fullmatch(cells[-1])):
-            notes.count(f"comment lines of {path} were passed over", Source(str(path), number))
+            notes.count(f"Comment lines of {path}, passed over", Source(str(path), number))
             continue
         between = not cells or cells[0] == DOCUMENT_START
         yield number, line

@@ -18,10 +18,10 @@ class Notes:
         self.sentences[sentence] = None
 
     def count(self, what: str, source: Source) -> None:
-        """``what`` goes on after the number: "rows without a label were skipped"."""
+        """``what`` stands before the number: "Rows without a label, skipped: 3"."""
         number, first = self.counts.get(what, (0, source))
         self.counts[what] = number + 1, first
 
     def lines(self) -> tuple[str, ...]:
-        counted = (f"{number:,} {what} (first: {first})." for what, (number, first) in self.counts.items())
+        counted = (f"{what}: {number:,} (first: {first})." for what, (number, first) in self.counts.items())
         return (*self.sentences, *counted)

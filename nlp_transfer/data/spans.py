@@ -68,7 +68,7 @@ def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes)
     examples = []
     for source, row in table.rows:
         if row.get("answer") in REJECTED:
-            notes.count("texts that were rejected or ignored in annotation were skipped", source)
+            notes.count("Texts that were rejected or ignored in annotation, skipped", source)
             continue
         text = cell_text(row.get(TEXT_COLUMN), source, TEXT_COLUMN)
         words = split_words(text)
@@ -125,7 +125,7 @@ def span_of_words(
                 f"{source}: span {span.start} to {span.end} ('{marked[:40]}') cuts a word. Correct it, or pass "
                 "--on-misaligned-span widen."
             )
-        notes.count("spans cut a word and were widened to whole words", source)
+        notes.count("Spans that cut a word, widened to whole words", source)
     return Span(span.label, first, last)
 
 

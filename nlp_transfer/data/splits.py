@@ -52,7 +52,9 @@ def complete(
     for name in ("validation", "test"):
         for example in parts[name] or () if name not in held_out else ():
             if key(example) in known:
-                notes.count(f"examples of {name} also stand in train: scores are too high for them", example.source)
+                notes.count(
+                    f"Examples of {name} that also stand in train, which makes its score too high", example.source
+                )
     for name, where in held_out.items():
         notes.say(f"{len(where)} examples of {train[0].source.file} held out as {name} (seed {seed}).")
     return Splits(rest, parts["validation"] or (), parts["test"], notes.lines(), held_out or None)

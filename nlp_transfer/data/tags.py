@@ -106,4 +106,4 @@ def check_order(example: TaggedExample, scheme: Scheme, config: NerData, notes: 
                 f"{before} in {scheme}, or is not ended. Correct it, or pass --on-illegal-tags repair."
             )
         file = example.source.file
-        notes.count(f"tags of {file} cannot stand where they do in {scheme} and were repaired", example.place(i))
+        notes.count(f"Tags of {file} that cannot stand where they do in {scheme}, repaired", example.place(i))

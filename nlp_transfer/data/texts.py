@@ -54,7 +54,7 @@ def labelled(
 ) -> Iterator[tuple[Source, Mapping[str, Any]]]:
     for source, row in rows:
         if column not in row or (is_missing(row[column]) and not multi_label):
-            notes.count("rows without a label were skipped", source)
+            notes.count("Rows without a label, skipped", source)
         else:
             yield source, row
 

@@ -118,7 +118,7 @@ def test_rows_without_a_label_are_skipped_if_so_wished_and_counted(tmp_path):
     config = TextData(train=str(path), on_missing_label="skip")
     examples, notes = read_text_file(str(path), config, multi_label=False)
     assert [e.text for e in examples] == ["a", "d"]
-    assert f"2 rows without a label were skipped (first: {path}:3)." in notes
+    assert f"Rows without a label, skipped: 2 (first: {path}:3)." in notes
 
 
 @pytest.mark.parametrize(("choice", "labels"), [("merge", {"pos", "neg"}), ("keep", {"pos", "Pos", "POS", "neg"})])
@@ -197,7 +197,7 @@ def test_a_span_that_cuts_a_word_is_widened_and_counted_or_refused(tmp_path):
     path.write_text(json.dumps({"text": TEXT, "entities": [[1, 9, "PER"]]}) + "\n")
     [example], notes = read_ner_file(str(path), NerData(train=str(path)))
     assert example.tags == ("B-PER", "I-PER", "O", "O", "O", "O")
-    assert f"1 spans cut a word and were widened to whole words (first: {path}:1)." in notes
+    assert f"Spans that cut a word, widened to whole words: 1 (first: {path}:1)." in notes
     with pytest.raises(DataError, match=r"span 1 to 9 \('da Lovel'\) cuts a word"):
         read_ner_file(str(path), NerData(train=str(path), on_misaligned_span="refuse"))
 
@@ -218,7 +218,7 @@ def test_illegal_tags_are_repaired_and_counted_or_refused(tmp_path, tags, read):
     examples, notes = read_ner_file(str(path), NerData(train=str(path)))
     assert examples[0].tags == tuple(read.split())
     is_legal = tags == "B-PER E-PER O S-LOC"
-    assert any("were repaired" in note for note in notes) == (not is_legal)
+    assert any(", repaired: " in note for note in notes) == (not is_legal)
     if not is_legal:
         with pytest.raises(DataError, match="cannot stand"):
             read_ner_file(str(path), NerData(train=str(path), on_illegal_tags="refuse"))
@@ -229,7 +229,7 @@ def test_comments_are_told_from_words_and_counted(tmp_path):
     path.write_text("# sent_id = 1\n# O\nHi O\n\n# sent_id = 2\nAda B-PER\n# O\n#MeToo O\n")
     examples, notes = read_ner_file(str(path), NerData(train=str(path)))
     assert [e.words for e in examples] == [("#", "Hi"), ("Ada", "#", "#MeToo")]
-    assert f"2 comment lines of {path} were passed over (first: {path}:1)." in notes
+    assert f"Comment lines of {path}, passed over: 2 (first: {path}:1)." in notes
 
 
 def test_types_are_merged_before_tags_are_repaired(tmp_path):
@@ -237,7 +237,7 @@ def test_types_are_merged_before_tags_are_repaired(tmp_path):
     path.write_text("Ada B-PER\nLovelace I-Per\n\nBob B-PER\n")
     splits = read_ner(NerData(train=str(path), validation=str(path), on_similar_labels="merge"))
     assert splits.train[0].tags == ("B-PER", "I-PER")
-    assert not any("repaired" in note for note in splits.notes)
+    assert not any(", repaired: " in note for note in splits.notes)
 
 
 def test_empty_columns_without_a_name_are_left_out(tmp_path):
@@ -252,7 +252,9 @@ def test_rejected_annotations_are_skipped_and_counted(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     examples, notes = read_ner_file(str(path), NerData(train=str(path)))
     assert len(examples) == 1
-    assert any(note.startswith("2 texts that were rejected or ignored") for note in notes)
+    assert any(
+        note == f"Texts that were rejected or ignored in annotation, skipped: 2 (first: {path}:2)." for note in notes
+    )
 
 
 @pytest.mark.parametrize("line", ["[ O", "{ O", "BZhou B-PER", "PAR O"])

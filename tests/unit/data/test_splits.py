@@ -170,7 +170,5 @@ def test_examples_that_also_stand_in_train_are_counted_and_said(tmp_path):
         train=str(tmp_path / "train.csv"), validation=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv")
     )
     notes = read_text_classification(config).notes
-    assert (
-        f"2 examples of test also stand in train: scores are too high for them (first: {tmp_path / 'test.csv'}:2)."
-        in notes
-    )
+    what = "Examples of test that also stand in train, which makes its score too high"
+    assert f"{what}: 2 (first: {tmp_path / 'test.csv'}:2)." in notes
