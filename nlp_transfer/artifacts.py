@@ -38,6 +38,7 @@ from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import TextClassification
 from nlp_transfer.training.evaluate import Evaluation
+from nlp_transfer.training.log import LOG_FILE
 from nlp_transfer.training.processes import processes
 
 NUM_SAMPLES = 8
@@ -171,6 +172,9 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     """
     if not (folder / MANIFEST_FILE).exists() and (folder / "model" / MANIFEST_FILE).is_file():
         folder = folder / "model"  # the folder of the whole run was named
+    for run_dir in (folder, folder.parent):
+        if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
+            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Run its command again.")
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "none":
@@ -224,7 +228,8 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
     """The adapter and head of ``folder`` on the base, every tensor accounted for."""
     try:
         saved = load_file(folder / ADAPTER_FILES[1])
-        network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
+        with quiet_transformers():
+            network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
     expected = peft.get_peft_model_state_dict(network, save_embedding_layers=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int =
         tokenizer=tokenizer,
         origin=origin,
         head_modules=head_modules(network, new_keys, head),
-        brings_head=not any(outside_encoder(network, new_keys)),
+        brings_head=all(key.startswith(f"{network.base_model_prefix}.") for key in new_keys),
         max_tokens=max_tokens(network, tokenizer),
     )
 
@@ -246,7 +247,9 @@ def quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks for names that transformers has renamed
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
@@ -255,10 +258,6 @@ def quiet_transformers() -> Iterator[None]:
 def encoder_of(network: PreTrainedModel) -> nn.Module:
     encoder: nn.Module = getattr(network, network.base_model_prefix)
     return encoder
-
-
-def outside_encoder(network: PreTrainedModel, keys: set[str]) -> list[str]:
-    return [key for key in keys if not key.startswith(f"{network.base_model_prefix}.")]
 
 
 def pretrained_state(network: PreTrainedModel, new_keys: set[str]) -> dict[str, Tensor]:

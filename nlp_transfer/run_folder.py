@@ -16,7 +16,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from nlp_transfer.artifacts import refuse_other_content
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example, Splits
 from nlp_transfer.errors import ConfigError
+from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.plots import draw_confusion, draw_curves
@@ -79,15 +80,22 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         report = write_report(run_dir, model, evaluation, log, records)
         (run_dir / REPORT_FILE).write_text(report, "utf-8")
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
-        closing_lines(run_dir, evaluation)
+        closing_lines(run_dir, evaluation, records)
     processes().wait_for_everyone()
     return evaluation.metrics
 
 
-def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any]) -> None:
+def says_nothing(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether no label, and in NER no entity, was predicted of any example."""
+    return all(isinstance(r["predicted"], list) and set(r["predicted"]) <= {OUTSIDE} for r in records)
+
+
+def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any], records: Sequence[Mapping[str, Any]]) -> None:
     model = shlex.quote(str(run_dir / "model"))
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
     say(f"{evaluation.part}: {scores}")
+    if says_nothing(records):
+        say(f"The model predicts nothing for any of the {len(records):,} examples: train it longer.")
     say(f"Report: {run_dir / REPORT_FILE}   Model: {run_dir / 'model'}")
     pairs = getattr(evaluation.examples[0], "text_pair", None) is not None
     what = "--file pairs.csv" if pairs else '"A text of yours."'
@@ -133,9 +141,14 @@ def write_report(
 
 
 def label_table(rows: Iterable[LabelScore]) -> str:
-    ordered = sorted(rows, key=lambda row: (row.f1, row.label))
-    cells = [[r.label, f"{r.precision:.3f}", f"{r.recall:.3f}", f"{r.f1:.3f}", f"{r.support:,}"] for r in ordered]
-    return "Weakest first.\n\n" + markdown_table(["label", "precision", "recall", "F1", "support"], cells)
+    ordered = sorted(rows, key=lambda row: (row.support == 0, row.f1, -row.support, row.label))
+    cells = [
+        [r.label, f"{r.precision:.3f}", *([f"{r.recall:.3f}", f"{r.f1:.3f}"] if r.support else "––"), f"{r.support:,}"]
+        for r in ordered
+    ]
+    return "Weakest first; what does not occur in this part comes last.\n\n" + markdown_table(
+        ["label", "precision", "recall", "F1", "support"], cells
+    )
 
 
 def show_error(record: Mapping[str, Any]) -> str:

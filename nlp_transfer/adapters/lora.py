@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.adapters.config import AdapterKind, LoraConfig, LoraInit
 from nlp_transfer.adapters.targets import lora_targets
-from nlp_transfer.checkpoints import HeadKind, Model
+from nlp_transfer.checkpoints import HeadKind, Model, quiet_transformers
 from nlp_transfer.errors import ConfigError, quoted
 
 PEFT_INIT: dict[LoraInit, Any] = {
@@ -37,7 +37,7 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
     if kind == "none":
         return model
     config = peft_config(model, lora) if kind == "lora" else head_only_config(model)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         # autocast_adapter_dtype keeps the adapters in fp32 whatever the base is in
         network = cast(PreTrainedModel, peft.get_peft_model(model.network, config, autocast_adapter_dtype=True))

@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 
 from nlp_transfer.checking.findings import Finding, Item, Parts, class_names, first_places
+from nlp_transfer.data.cells import MULTI_LABEL_SEPARATOR
 from nlp_transfer.data.folding import INVISIBLE, fold
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
@@ -32,6 +33,7 @@ def find_in_classes(parts: Parts, *, is_ner: bool) -> list[Finding]:
     counts = class_counts(parts, is_ner=is_ner)
     train, whole = counts["train"], sum(counts.values(), Counter())
     findings = [too_few(train, is_ner=is_ner), rare(train), uneven(train)]
+    findings += [] if is_ner else [lists(whole)]
     findings.append(slips(whole) if len(whole) <= MANY else too_many(train))
     findings += [unseen(name, part, counts["train"]) for name, part in counts.items() if name != "train"]
     if is_ner:
@@ -47,6 +49,23 @@ def too_few(train: Counter[str], *, is_ner: bool) -> Finding:
         else f"has {counted(len(train), 'label')}, and needs two to tell apart"
     )
     return Finding(kind="too_few_classes", severity="error", count=int(is_short), message=f"The training part {what}.")
+
+
+def lists(counts: Counter[str]) -> Finding:
+    found = [
+        name
+        for name in counts
+        if MULTI_LABEL_SEPARATOR in name
+        and all(part.strip() in counts for part in name.split(MULTI_LABEL_SEPARATOR) if part.strip())
+    ]
+    return Finding(
+        kind="label_lists",
+        severity="warning",
+        count=len(found),
+        message=f"{counted(len(found), 'label')} made of other labels. For several labels a text pass --multi-label, "
+        "and --task.multi-label to a run.",
+        places=first_places([f"'{name}'" for name in found]),
+    )
 
 
 def too_many(train: Counter[str]) -> Finding:

@@ -42,46 +42,46 @@ class TextColumns:
 
 def text_columns(table: Table, text: str | None, text_pair: str | None, label: str | None) -> TextColumns:
     """Raises DataError when a named column is missing or nothing is named and nothing recognised."""
-    label_column = column(table, label, LABEL_NAMES, "label", "label_column") or guess_label(table, text)
+    label_column = column(table, label, LABEL_NAMES, "label", "--label-column") or guess_label(table, text)
     others = [name for name in table.columns if name != label_column]
-    text_column = column(table, text, TEXT_NAMES, "text", "text_column") if text else usual_text(table)
+    text_column = column(table, text, TEXT_NAMES, "text", "--text-column") if text else usual_text(table)
     if text_column is None and len(others) == 1:
         text_column = others[0]
     if text_column is None:
-        raise not_recognised(table, "text", "text_column", TEXT_NAMES)
+        raise not_recognised(table, "text", "--text-column", TEXT_NAMES)
     pair_names = () if text else PAIR_NAMES.get(text_column.casefold(), ())
-    pair_column = column(table, text_pair, pair_names, "second text", "text_pair_column")
+    pair_column = column(table, text_pair, pair_names, "second text", "--text-pair-column")
     chosen = [name for name in (text_column, pair_column, label_column) if name]
     if len(set(chosen)) < len(chosen):
-        raise DataError(f"{table.name}: column '{label_column}' cannot be both text and label. Name text_column.")
+        raise DataError(f"{table.name}: column '{label_column}' cannot be both text and label. Name --text-column.")
     return TextColumns(text=text_column, text_pair=pair_column, label=label_column)
 
 
 def text_only_columns(table: Table, text: str | None, text_pair: str | None) -> tuple[str, str | None]:
     """Text and second text of a table that need not have labels."""
-    found = column(table, text, TEXT_NAMES, "text", "text_column") if text else usual_text(table)
+    found = column(table, text, TEXT_NAMES, "text", "--text-column") if text else usual_text(table)
     if found is None and len(table.columns) == 1:
         found = table.columns[0]
     if found is None:
-        raise not_recognised(table, "text", "text_column", TEXT_NAMES)
+        raise not_recognised(table, "text", "--text-column", TEXT_NAMES)
     pair_names = () if text else PAIR_NAMES.get(found.casefold(), ())
-    return found, column(table, text_pair, pair_names, "second text", "text_pair_column")
+    return found, column(table, text_pair, pair_names, "second text", "--text-pair-column")
 
 
 def usual_text(table: Table) -> str | None:
     """The first of a usual pair, so that its second is not taken for the only text; else the first usual name."""
     folded = {name.casefold() for name in table.columns}
     firsts = [first for first, seconds in PAIR_NAMES.items() if first in folded and folded & set(seconds)]
-    return column(table, None, [*firsts, *TEXT_NAMES], "text", "text_column")
+    return column(table, None, [*firsts, *TEXT_NAMES], "text", "--text-column")
 
 
 def word_columns(table: Table, words: str | None, tags: str | None) -> tuple[str, str]:
-    words_column = column(table, words, WORDS_NAMES, "words", "words_column")
-    tags_column = column(table, tags, TAGS_NAMES, "tags", "tags_column")
+    words_column = column(table, words, WORDS_NAMES, "words", "--words-column")
+    tags_column = column(table, tags, TAGS_NAMES, "tags", "--tags-column")
     if words_column is None:
-        raise not_recognised(table, "words", "words_column", WORDS_NAMES)
+        raise not_recognised(table, "words", "--words-column", WORDS_NAMES)
     if tags_column is None:
-        raise not_recognised(table, "tags", "tags_column", TAGS_NAMES)
+        raise not_recognised(table, "tags", "--tags-column", TAGS_NAMES)
     return words_column, tags_column
 
 
@@ -108,7 +108,7 @@ def guess_label(table: Table, text: str | None) -> str:
         fewest = min(candidates, key=lambda name: distinct[name])
         if distinct[fewest] * 2 <= len(table.rows) and distinct[fewest] < max(distinct.values()):
             return fewest
-    raise not_recognised(table, "label", "label_column", LABEL_NAMES)
+    raise not_recognised(table, "label", "--label-column", LABEL_NAMES)
 
 
 def not_recognised(table: Table, what: str, setting: str, usual: Sequence[str]) -> DataError:

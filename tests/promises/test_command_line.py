@@ -187,6 +187,22 @@ def test_a_json_list_is_refused_in_a_short_line(call, checkpoint, tmp_path):
     assert (code, err) == (2, "error: list.json: a JSON list is not read. Write one object a line (jsonl).\n")
 
 
+def test_an_unfinished_run_is_told_from_a_folder_that_is_none(call, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("{}")
+    for spelling in ("run", "run/model"):
+        code, _, err = call("predict", spelling, "a text")
+        assert (code, "run is an unfinished run" in err) == (2, True), err
+
+
+def test_a_model_that_predicts_nothing_is_told(call, checkpoint, conll):
+    few = ["--training.num-epochs", "1", "--training.learning-rate", "1e-7", "--training.mixed-precision", "no"]
+    code, _, err = call("run", "ner", "--train", conll, "--checkpoint", checkpoint, "--run-dir", "run", *few)
+    predicted = [json.loads(line)["predicted"] for line in Path("run/predictions.jsonl").read_text().splitlines()]
+    assert code == 0
+    assert ("The model predicts nothing" in err) == all(set(tags) == {"O"} for tags in predicted)
+
+
 def test_the_folder_of_a_run_stands_for_its_model(call, model):
     assert call("predict", model.parent, "a great film") == call("predict", model, "a great film")
 

@@ -101,6 +101,15 @@ def test_odd_classes_are_found():
     assert "uneven_classes" in kinds
 
 
+def test_labels_that_are_lists_of_others_are_found():
+    train = [
+        nt.TextExample(text(i), (label,), Source("train", i)) for i, label in enumerate(["1", "2", "1,2", "3"] * 9)
+    ]
+    finding = named(find_in_classes(parts_of(train=train), is_ner=False), "label_lists")
+    assert finding is not None
+    assert finding.places == ("'1,2'",)
+
+
 def test_entities_that_train_and_test_share_are_counted():
     train = [nt.TaggedExample(("Ada", "left", "New", "York"), ("B-PER", "O", "B-LOC", "I-LOC"), Source("train", 1))]
     test = [nt.TaggedExample(("new", "york", "and", "Rome"), ("B-LOC", "I-LOC", "O", "B-LOC"), Source("test", 1))]

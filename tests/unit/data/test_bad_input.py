@@ -203,7 +203,7 @@ def test_a_missing_file_is_named_with_its_flag(conll, tsv, part, kind):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label_column": "lable"}, "no column 'lable' for the label (label_column)"),
+        ({"label_column": "lable"}, "no column 'lable' for the label (--label-column)"),
         ({"label_column": "lable"}, "Did you mean 'label'?"),
         ({"text_column": "Text"}, "Did you mean 'text'?"),
         ({"text_pair_column": "other"}, "The columns are 'text', 'label'."),

@@ -69,15 +69,15 @@ def test_of_two_unknown_columns_the_label_is_the_one_that_recurs():
         (
             ("text", "label"),
             {"text": "txt"},
-            "file.csv: no column 'txt' for the text (text_column). The columns are 'text', 'label'. "
+            "file.csv: no column 'txt' for the text (--text-column). The columns are 'text', 'label'. "
             "Did you mean 'text'?",
         ),
         (("text", "label"), {"label": "lable"}, "Did you mean 'label'?"),
-        (("text", "label"), {"text_pair": "pair"}, "no column 'pair' for the second text (text_pair_column)"),
+        (("text", "label"), {"text_pair": "pair"}, "no column 'pair' for the second text (--text-pair-column)"),
         (("text", "label"), {"text": "label"}, "column 'label' cannot be both text and label"),
         (("id", "text", "mood"), {}, "no column was recognised as the label. The columns are 'id', 'text', 'mood'"),
         (("id", "words", "label"), {}, "no column was recognised as the text"),
-        (("a", "b"), {}, "name one with label_column"),
+        (("a", "b"), {}, "name one with --label-column"),
         (("text",), {}, "no column was recognised as the label"),
         (tuple(f"c{i}" for i in range(25)), {}, "and 5 more"),
     ],
