@@ -81,8 +81,9 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: N
         raise DataError(f"{path} is empty below its header ({', '.join(columns)}).")
     if len(set(columns)) < len(columns):
         raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
+    header = [fold(name) for name in columns]
     for line, row in body:
-        if folded(row) == folded(columns):
+        if repeats(row, header):
             raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
         if len(row) != len(columns):
             raise DataError(
@@ -93,8 +94,9 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: N
     return Table(str(path), columns, named, {})
 
 
-def folded(row: Sequence[str]) -> list[str]:
-    return [fold(cell) for cell in row]
+def repeats(row: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a row is the folded header again; of most rows this folds one cell only."""
+    return len(row) == len(header) and all(fold(cell) == name for cell, name in zip(row, header, strict=True))
 
 
 def without_nameless(
@@ -153,8 +155,8 @@ def name_columns(
     first = [cell.strip() for cell in rows[0][1]]
     body = rows[1:]
     recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
-    header = folded(rows[0][1])
-    stands_again = header_names.issuperset(header) and any(folded(row) == header for _, row in body)
+    header = [fold(cell) for cell in first]
+    stands_again = header_names.issuperset(header) and any(repeats(row, header) for _, row in body)
     known = any(
         cell.casefold() in header_names and (stands_again or not again)
         for cell, again in zip(first, recurring, strict=True)

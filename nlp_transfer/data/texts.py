@@ -53,17 +53,22 @@ def labelled(
     rows: Iterable[tuple[Source, Mapping[str, Any]]], column: str, notes: Notes, *, multi_label: bool
 ) -> Iterator[tuple[Source, Mapping[str, Any]]]:
     for source, row in rows:
-        if column not in row or (is_missing(row[column]) and not multi_label):
+        if lacks_label(row, column, multi_label=multi_label):
             notes.count("Rows without a label, skipped", source)
         else:
             yield source, row
+
+
+def lacks_label(row: Mapping[str, Any], column: str, *, multi_label: bool) -> bool:
+    """With several labels a text, an empty cell says that it has none; a key that is not there says nothing."""
+    return column not in row or (is_missing(row[column]) and not multi_label)
 
 
 def text_example(
     source: Source, row: Mapping[str, Any], columns: TextColumns, names: Sequence[str], multi_label: bool
 ) -> TextExample:
     value = row.get(columns.label)
-    if columns.label not in row or (is_missing(value) and not multi_label):
+    if lacks_label(row, columns.label, multi_label=multi_label):
         raise DataError(
             f"{source}: label is empty. Each row needs one of your labels; delete the row, label it, or pass "
             "--on-missing-label skip."
