@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from nlp_transfer.cli import launch as launch
     from nlp_transfer.data.config import NerData as NerData, TextData as TextData
     from nlp_transfer.data.evaluate_metric import EntityF1 as EntityF1
-    from nlp_transfer.data.examples import (
-        Splits as Splits,
-        TaggedExample as TaggedExample,
-        TextExample as TextExample,
-    )
+    from nlp_transfer.data.examples import TaggedExample as TaggedExample, TextExample as TextExample
     from nlp_transfer.data.reading import (
         read_ner as read_ner,
         read_text_classification as read_text_classification,
     )
+    from nlp_transfer.data.splits import Splits as Splits
     from nlp_transfer.errors import (
         ArtifactError as ArtifactError,
         CheckpointError as CheckpointError,
@@ -59,8 +56,9 @@ PUBLIC = {
     "cli": ("launch",),
     "data.config": ("NerData", "TextData"),
     "data.evaluate_metric": ("EntityF1",),
-    "data.examples": ("Splits", "TaggedExample", "TextExample"),
+    "data.examples": ("TaggedExample", "TextExample"),
     "data.reading": ("read_ner", "read_text_classification"),
+    "data.splits": ("Splits",),
     "known_checkpoints": ("default_checkpoint",),
     "errors": (
         "ArtifactError",

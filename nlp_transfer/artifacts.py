@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,8 +28,8 @@ from transformers import PreTrainedModel
 
 import nlp_transfer
 from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
-from nlp_transfer.data.batching import EncodedSplit
-from nlp_transfer.data.long_texts import LongTexts
+from nlp_transfer.data.encoded import EncodedSplit
+from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
@@ -89,7 +90,7 @@ def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], f
         move_back(model.moved_by, folder)
     for path in folder.iterdir():
         path.chmod(0o666 & ~umask())  # safetensors writes files that only their owner can read
-    picked = list(zip(evaluation.examples, evaluation.predictions, strict=True))[:NUM_SAMPLES]
+    picked = list(islice(zip(evaluation.examples, evaluation.predictions, strict=True), NUM_SAMPLES))
     manifest = Manifest(
         task=task.settings(),
         max_tokens=task.token_limit(model),
@@ -132,7 +133,7 @@ def move_back(moved_by: dict[str, Tensor], folder: Path) -> None:
 def verify(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
     """Raises ArtifactError when the model in ``folder`` does not answer as the one in memory does."""
     again, task_again = load_model(folder)
-    examples = evaluation.examples[:NUM_SAMPLES]
+    examples = list(islice(evaluation.examples, NUM_SAMPLES))
     ours, theirs = logits(model, task, examples), logits(again, task_again, examples)
     worst = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
     allowed = MOVED_TOLERANCE if model.moved_by is not None else 0.0
@@ -150,7 +151,7 @@ def logits(model: Model, task: Task[Any, Any], examples: Sequence[Any]) -> list[
     device = processes().device  # also of a model just loaded: a GPU and a CPU round differently
     network = model.network.eval()
     network.to(device)
-    return [network(**split.batch((i,)).to(device).inputs).logits.cpu() for i in range(len(split.rows))]
+    return [network(**split.batch((i,)).to(device).inputs).logits.cpu() for i in range(len(split))]
 
 
 def put_in_place(staged: Path, folder: Path) -> None:
@@ -191,19 +192,23 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
 def make_task(manifest: Manifest) -> AnyTask:
     settings, labels = manifest.task, LabelSet(tuple(manifest.task["labels"]))
     if settings["name"] == TextClassification.name:
-        long_texts = settings.get("long_texts", "head")
-        if long_texts not in get_args(LongTexts):
-            raise ArtifactError(f"long_texts '{long_texts}' is unknown here; known are {quoted(get_args(LongTexts))}.")
         return TextClassification(
             labels=labels,
             max_tokens=manifest.max_tokens,
             multi_label=bool(settings.get("multi_label")),
             text_pair=bool(settings.get("text_pair")),
-            long_texts=long_texts,
+            long_texts=known_policy(settings.get("long_texts", "head"), get_args(LongTexts)),
         )
     if settings["name"] == Ner.name:
-        return Ner(labels=labels, max_tokens=manifest.max_tokens)
+        policy = known_policy(settings.get("long_texts", "windows"), get_args(LongTaggedTexts))
+        return Ner(labels=labels, max_tokens=manifest.max_tokens, long_texts=policy)
     raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")
+
+
+def known_policy(long_texts: Any, known: Sequence[str]) -> Any:
+    if long_texts not in known:
+        raise ArtifactError(f"long_texts '{long_texts}' is unknown here; known are {quoted(known)}.")
+    return long_texts
 
 
 def base_name(origin: Origin) -> str:

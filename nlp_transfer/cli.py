@@ -151,7 +151,7 @@ def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfi
     found = check_files(files, config)
     write_check(found, config.output)
     for finding in found.findings:
-        print(described(finding).removeprefix("- ").replace("**", ""))
+        print(described(finding))
     counts = ", ".join(counted(found.number_of(severity), severity) for severity in ("error", "warning", "note"))
     summary = f"{counts}; see {config.output / 'report.md'}."
     if found.has("error") or (config.strict and found.has("warning")):

@@ -43,5 +43,12 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return hash_json([sorted(tokenizer.get_vocab().items()), [tokenizer(text)["input_ids"] for text in PROBES]])
 
 
+def fingerprint_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Over all that decides about tokens, for one version of the libraries."""
+    settings = sorted((name, repr(value)) for name, value in tokenizer.init_kwargs.items())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return hash_json([settings, sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()])
+
+
 def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()

@@ -6,6 +6,7 @@ Files in another scheme are converted where they enter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,23 +104,24 @@ PREFIXES: dict[Scheme, str] = {"IOB1": "BIO", "IOB2": "BIO", "BIOES": "BIOES", "
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme that a file's tags are written in, seen from all of them.
 
-    E or S make it BIOES, L or U make it BILOU. With B and I alone it is IOB1 when entities begin with I
-    and every B only separates two neighbours of one type; a file that fits both is IOB2.
+    It is BIOES, or BILOU, when at least half of the entities bear the marks of that scheme, so that a slip of the pen
+    does not make it one. With B and I alone it is IOB1 when entities begin with I and every B only separates two
+    neighbours of one type; a file that fits both is IOB2.
     """
-    prefixes: set[str] = set()
+    prefixes: Counter[str] = Counter()
     any_begin_inside, any_plain_begin = False, False
     for tags in sequences:
         previous = ""
         for tag in tags:
             prefix, label = split_tag(tag)
-            prefixes.add(prefix)
+            prefixes[prefix] += 1
             any_begin_inside |= prefix == "I" and label != previous
             any_plain_begin |= prefix == "B" and label != previous
             previous = label
-    if prefixes & {"E", "S"}:
-        return "BIOES"
-    if prefixes & {"L", "U"}:
-        return "BILOU"
+    marked: dict[Scheme, int] = {"BIOES": prefixes["E"] + prefixes["S"], "BILOU": prefixes["L"] + prefixes["U"]}
+    scheme = max(marked, key=lambda name: marked[name])
+    if marked[scheme] and 2 * marked[scheme] >= prefixes["B"] + prefixes["S"] + prefixes["U"]:
+        return scheme
     return "IOB1" if any_begin_inside and not any_plain_begin else "IOB2"
 
 

@@ -2,6 +2,7 @@
 
 config.json        the command and every setting as given
 splits.json        which examples were held out
+data.json          what reading and the check before the run saw
 log.jsonl          what was chosen where a setting left it open; then a line a step, a line an epoch
 metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
 predictions.jsonl  every example of that part with its prediction
@@ -25,8 +26,11 @@ import torch
 
 from nlp_transfer.adapters.trainable import count_parameters
 from nlp_transfer.artifacts import refuse_other_content
+from nlp_transfer.checking.check import check_briefly, described
+from nlp_transfer.checking.findings import Finding, Parts
 from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.examples import Example, Splits
+from nlp_transfer.data.examples import Example
+from nlp_transfer.data.splits import Splits
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import MANIFEST_FILE
@@ -35,7 +39,7 @@ from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.log import CONFIG_FILE, LOG_FILE, METRICS_FILE, SPLITS_FILE, staged
+from nlp_transfer.training.log import CONFIG_FILE, DATA_FILE, LOG_FILE, METRICS_FILE, SPLITS_FILE, staged
 from nlp_transfer.training.processes import processes
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -58,13 +62,19 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
         raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
     for note in splits.notes:
         say(note)
-    say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in splits.parts()) + ".")
+    parts: Parts = dict(splits.parts())
+    findings: list[Finding] = check_briefly(parts)
+    for finding in findings:
+        say(f"Check: {described(finding)}")
+    say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in parts.items()) + ".")
     if dry_run:
         return
     if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
         write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
+        seen = [*splits.notes, *map(described, findings)]
+        write_json(staged(run_dir / DATA_FILE), seen)
     processes().wait_for_everyone()
 
 
@@ -128,6 +138,8 @@ def write_report(
         f"## Errors\n\n{len(wrong):,} of {len(records):,} examples are not entirely right. The first of them "
         f"(all are in `{PREDICTIONS_FILE}`):",
         "\n".join(show_error(record) for record in wrong[:NUM_WRONG_SHOWN]),
+        "## The data",
+        "\n".join(f"- {line}" for line in json.loads((run_dir / DATA_FILE).read_text("utf-8"))),
         "## How it was made",
         f"- Checkpoint `{model.origin.name}`, revision {model.origin.revision or 'none (local)'}, weights sha256 "
         f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -209,6 +210,11 @@ def conll(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Toy reviews, praise and blame, in a tsv file."""
     return write_tsv(tmp_path_factory.mktemp("corpus") / "train.tsv")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["NLP_TRANSFER_CACHE"] = str(tmp_path_factory.mktemp("cache"))  # also of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -78,13 +78,18 @@ def spans_of_sentence(words: tuple[str, ...], tags: tuple[str, ...]) -> dict[str
     return {"text": " ".join(words), "entities": spans}
 
 
+ENDS = {"reviews": "", "train": "", "dev": " today", "test": " again"}
+"""So that no text of one part stands in another one."""
+
+
 def write_inputs(folder: Path) -> None:
     """The files that the pages speak of."""
     reviews = [{"text": text.strip(), "label": label} for text, label in REVIEWS]
     (folder / "shards").mkdir()
     (folder / "org" / "name").mkdir(parents=True)  # `datasets` reads a folder like a set on the Hub
     for name in ("reviews", "train", "dev", "test", "org/name/train", "org/name/test"):
-        write_csv(folder / f"{name}.csv", reviews[::2])
+        texts = [row | {"text": f"{row['text']}{ENDS[Path(name).name]}"} for row in reviews[::2]]
+        write_csv(folder / f"{name}.csv", texts)
     for number in range(2):
         write_csv(folder / "shards" / f"part-{number}.csv", reviews[number::2])
     (folder / "spans.jsonl").write_text("".join(json.dumps(spans_of_sentence(*pair)) + "\n" for pair in SENTENCES))
@@ -97,7 +102,8 @@ def write_inputs(folder: Path) -> None:
     (folder / "lines.txt").write_text("Ada lives in Paris.\nBob left.\n")
     sentences = ["".join(f"{w} NN O {t}\n" for w, t in zip(*pair, strict=True)) for pair in SENTENCES]
     for name in ("train", "dev", "test"):
-        (folder / f"{name}.conll").write_text("\n".join(sentences))
+        more = f"{ENDS[name].strip()} NN O O\n" if ENDS[name] else ""
+        (folder / f"{name}.conll").write_text("\n".join(sentence + more for sentence in sentences))
 
 
 @pytest.fixture(scope="module")

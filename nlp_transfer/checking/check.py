@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nlp_transfer.checking.classes import class_counts, find_in_classes
-from nlp_transfer.checking.copies import find_copies, find_near_copies
-from nlp_transfer.checking.findings import Finding, Parts, Severity, item_of
-from nlp_transfer.checking.lengths import Lengths, find_long, token_lengths
+from nlp_transfer.checking.classes import class_counts, find_in_classes, find_in_texts
+from nlp_transfer.checking.copies import find_copies, find_leaks
+from nlp_transfer.checking.findings import Finding, Parts, Severity
+from nlp_transfer.checking.lengths import Lengths, find_long, measure
+from nlp_transfer.checking.near_copies import find_near_copies
 from nlp_transfer.checking.suspects import find_suspects
 from nlp_transfer.checkpoints import load_sequence_classifier
-from nlp_transfer.data.examples import TaggedExample, TextExample
+from nlp_transfer.data.examples import Source
+from nlp_transfer.data.layouts import TEXTS
+from nlp_transfer.data.store import ExampleStore, IntArray
 from nlp_transfer.errors import CheckpointError
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.reporting.plots import draw_bars, draw_lengths
@@ -34,7 +37,7 @@ class Check:
     """Number of examples of each."""
     classes: dict[str, Counter[str]]
     """Of each part: how often each class occurs."""
-    lengths: Lengths
+    lengths: dict[str, IntArray]
     """Of each part: tokens of every text; empty where there was no tokenizer."""
     limit: int
     findings: list[Finding]
@@ -51,7 +54,7 @@ class Check:
 
 
 def check_parts(
-    examples: Mapping[str, Sequence[TextExample] | Sequence[TaggedExample]],
+    parts: Parts,
     notes: tuple[str, ...],
     checkpoint: str,
     *,
@@ -59,15 +62,13 @@ def check_parts(
     allow_leakage: bool = False,
 ) -> Check:
     """Look for copies, leaks, contradictions, odd classes, long texts and suspicious labels. One part is ``train``."""
-    train: Any = examples["train"]
-    is_ner = isinstance(train[0], TaggedExample)
-    parts: Parts = {name: [item_of(example) for example in part] for name, part in examples.items()}
-    findings = find_copies(parts, allow_leakage=allow_leakage) + find_near_copies(parts)
-    findings += find_in_classes(parts, is_ner=is_ner)
-    lengths: Lengths = {}
-    suspects: list[str] = []
+    findings = find_leaks(parts, allow_leakage=allow_leakage) + check_briefly(parts)
+    findings += find_near_copies(parts) + find_in_texts(parts)
+    lengths: dict[str, Lengths] = {}
+    suspects: list[Source] = []
     limit = max_tokens or DEFAULT_MAX_TOKENS
-    labels = LabelSet.collect([] if is_ner else (label for example in train for label in example.labels))
+    train = parts["train"]
+    labels = LabelSet.collect(train.class_places())
     try:
         model = load_sequence_classifier(checkpoint, labels if len(labels) > 1 else LabelSet(("a", "b")))
     except CheckpointError as error:
@@ -78,25 +79,33 @@ def check_parts(
         )
     else:
         limit = min(limit, model.max_tokens)
-        lengths = token_lengths(parts, model.tokenizer)
-        findings += find_long(parts, lengths, limit, is_ner=is_ner)
-        if not is_ner and has_one_label_each(train) and len(labels) > 1:
-            finding, order = find_suspects(model, labels, train)
-            findings += [finding] if finding.count else []
-            suspects = [str(train[i].source) for i in order]
+        lengths = {name: measure(part, model.tokenizer, limit) for name, part in parts.items()}
+        findings += [find_long(name, part, lengths[name], limit) for name, part in parts.items()]
+        if has_one_label_each(train) and len(labels) > 1:
+            finding, suspects = find_suspects(model, labels, train)
+            findings.append(finding)
     return Check(
-        {name: len(items) for name, items in parts.items()},
-        class_counts(parts, is_ner=is_ner),
-        lengths,
+        {name: len(part) for name, part in parts.items()},
+        class_counts(parts),
+        {name: of_part.tokens for name, of_part in lengths.items()},
         limit,
-        sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)),
-        suspects,
+        in_order(finding for finding in findings if finding.count),
+        list(map(str, suspects)),
         notes,
     )
 
 
-def has_one_label_each(examples: Any) -> bool:
-    return all(isinstance(example, TextExample) and len(example.labels) == 1 for example in examples)
+def check_briefly(parts: Parts) -> list[Finding]:
+    """What takes a second and no checkpoint: what a run looks at before it begins."""
+    return in_order(find_copies(parts) + find_in_classes(parts))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def has_one_label_each(train: ExampleStore[Any]) -> bool:
+    return train.layout is TEXTS and all(len(example.labels) == 1 for example in train)
 
 
 def write_check(check: Check, folder: Path) -> None:
@@ -127,7 +136,7 @@ def page(check: Check) -> str:
         "# Check of the data",
         markdown_table(["part", "examples"], [[name, f"{size:,}"] for name, size in check.parts.items()]),
         "## Findings",
-        "\n".join(described(finding) for finding in check.findings) or "Nothing was found.",
+        "\n".join(f"- {described(finding)}" for finding in check.findings) or "Nothing was found.",
         "## Classes",
         markdown_table(["class", *names], rows),
         "![How often each class occurs](classes.png)",
@@ -139,5 +148,6 @@ def page(check: Check) -> str:
 
 
 def described(finding: Finding) -> str:
+    """One line; in Markdown, too."""
     places = f" First: {'; '.join(finding.places)}." if finding.places else ""
-    return f"- **{finding.severity}** ({finding.kind}): {finding.message}{places}"
+    return f"{finding.severity} ({finding.kind}): {finding.message}{places}"

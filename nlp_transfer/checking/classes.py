@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
+from collections.abc import Iterable
 
-from nlp_transfer.checking.findings import Finding, Item, Parts, class_names, first_places
+from nlp_transfer.checking.findings import Finding, Parts, first_places, text_of
 from nlp_transfer.data.cells import MULTI_LABEL_SEPARATOR
+from nlp_transfer.data.examples import TaggedExample
 from nlp_transfer.data.folding import INVISIBLE, fold
+from nlp_transfer.data.layouts import TAGGED
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
 
+INVISIBLE_CHARACTER = re.compile(f"[{''.join(map(chr, INVISIBLE))}]")
 RARE = 5
 """Fewer examples teach next to nothing."""
 UNEVEN = 100
@@ -21,24 +26,32 @@ SLIP_SIMILARITY, SLIP_RATIO = 0.8, 20
 """A name this near to another one that is this many times as frequent is taken for a slip."""
 
 
-def class_counts(parts: Parts, *, is_ner: bool) -> dict[str, Counter[str]]:
+def class_counts(parts: Parts) -> dict[str, Counter[str]]:
     """Of every part: how often each class occurs."""
     return {
-        name: Counter(label for item in items for label in class_names(item, is_ner=is_ner))
-        for name, items in parts.items()
+        name: Counter({class_: count for class_, (count, _) in part.class_places().items()})
+        for name, part in parts.items()
     }
 
 
-def find_in_classes(parts: Parts, *, is_ner: bool) -> list[Finding]:
-    counts = class_counts(parts, is_ner=is_ner)
+def find_in_classes(parts: Parts) -> list[Finding]:
+    is_ner = parts["train"].layout is TAGGED
+    counts = class_counts(parts)
     train, whole = counts["train"], sum(counts.values(), Counter())
     findings = [too_few(train, is_ner=is_ner), rare(train), uneven(train)]
     findings += [] if is_ner else [lists(whole)]
     findings.append(slips(whole) if len(whole) <= MANY else too_many(train))
     findings += [unseen(name, part, counts["train"]) for name, part in counts.items() if name != "train"]
-    if is_ner:
-        findings += [seen_entities(name, items, parts["train"]) for name, items in parts.items() if name != "train"]
-    return [finding for finding in [*findings, invisible(parts)] if finding.count]
+    return [finding for finding in findings if finding.count]
+
+
+def find_in_texts(parts: Parts) -> list[Finding]:
+    """What takes a look at every text."""
+    findings = [invisible(parts)]
+    if parts["train"].layout is TAGGED:
+        known = surfaces(parts["train"])
+        findings += [seen_entities(name, part, known) for name, part in parts.items() if name != "train"]
+    return [finding for finding in findings if finding.count]
 
 
 def too_few(train: Counter[str], *, is_ner: bool) -> Finding:
@@ -128,16 +141,16 @@ def unseen(name: str, part: Counter[str], train: Counter[str]) -> Finding:
     )
 
 
-def surfaces(items: list[Item]) -> Counter[str]:
+def surfaces(examples: Iterable[TaggedExample]) -> Counter[str]:
     """Entities as they are written, folded."""
     found: Counter[str] = Counter()
-    for item in items:
-        found.update(fold(" ".join(item.words[span.start : span.end])) for span in spans_of(item.labels))
+    for example in examples:
+        found.update(fold(" ".join(example.words[span.start : span.end])) for span in spans_of(example.tags))
     return found
 
 
-def seen_entities(name: str, items: list[Item], train: list[Item]) -> Finding:
-    known, found = surfaces(train), surfaces(items)
+def seen_entities(name: str, examples: Iterable[TaggedExample], known: Counter[str]) -> Finding:
+    found = surfaces(examples)
     seen = sum(number for surface, number in found.items() if surface in known)
     share = seen / max(1, found.total())
     return Finding(
@@ -146,12 +159,14 @@ def seen_entities(name: str, items: list[Item], train: list[Item]) -> Finding:
         count=seen,
         message=f"{seen:,} of the {found.total():,} entities of {name} ({share:.0%}) are written as one in train is. "
         "The rest shows what carries over.",
-        places=first_places([surface for surface, _ in found.most_common() if surface in known]),
+        places=first_places(surface for surface, _ in found.most_common() if surface in known),
     )
 
 
 def invisible(parts: Parts) -> Finding:
-    found = [item.source for items in parts.values() for item in items if INVISIBLE.keys() & set(map(ord, item.text))]
+    found = [
+        example.source for part in parts.values() for example in part if INVISIBLE_CHARACTER.search(text_of(example))
+    ]
     return Finding(
         kind="invisible_characters",
         severity="note",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nlp_transfer.checking.check import Check, check_parts
 from nlp_transfer.checking.config import CheckConfig
+from nlp_transfer.checking.findings import Parts
 from nlp_transfer.data.columns import HEADER_NAMES, TAGS_NAMES, WORDS_NAMES
 from nlp_transfer.data.config import DataConfig, NerData, TextData
 from nlp_transfer.data.conll import COMMENT, TAG
-from nlp_transfer.data.examples import TaggedExample, TextExample
 from nlp_transfer.data.lines import ending, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_ner_parts, read_text_parts
+from nlp_transfer.data.rows import Table
 from nlp_transfer.data.sources import COLUMN_ENDINGS, part_files
 from nlp_transfer.data.spans import has_spans
-from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table, read_table, sniff
+from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, read_table, sniff
 from nlp_transfer.data.tags import TAGS_FILE
 from nlp_transfer.data.texts import LABEL_FILE
 from nlp_transfer.errors import ConfigError
@@ -32,7 +33,7 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
     named = dict(zip(PART_ORDERS[len(files)], files, strict=True))
     train, validation, test = (named["train"], named.get("validation"), named.get("test"))
     notes = Notes()
-    parts: Mapping[str, Sequence[TextExample] | Sequence[TaggedExample]]
+    parts: Parts
     if is_tagged(train, config):
         tagged = NerData(
             train=train,
@@ -44,7 +45,7 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
             on_illegal_tags=config.on_illegal_tags,
             on_misaligned_span=config.on_misaligned_span,
         )
-        parts = read_ner_parts(tagged, notes)
+        parts = dict(read_ner_parts(tagged, notes))
     else:
         texts = TextData(
             train=train,
@@ -56,7 +57,7 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
             on_similar_labels=config.on_similar_labels,
             on_missing_label=config.on_missing_label,
         )
-        parts = read_text_parts(texts, notes, multi_label=config.multi_label)
+        parts = dict(read_text_parts(texts, notes, multi_label=config.multi_label))
     return check_parts(
         parts, notes.lines(), config.checkpoint, max_tokens=config.max_tokens, allow_leakage=config.allow_leakage
     )

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import islice
+from typing import Any, Literal
 
-from nlp_transfer.data.examples import Source, TaggedExample, TextExample
-from nlp_transfer.labels import spans_of
+from nlp_transfer.data.examples import PAIR_MARK, TaggedExample
+from nlp_transfer.data.store import ExampleStore
 
 Severity = Literal["error", "warning", "note"]
+Parts = dict[str, ExampleStore[Any]]
+"""By name; one is ``train``."""
 
 MAX_PLACES = 5
-PAIR_MARK = "\x1e"
-"""Parts the two texts of a pair; no text holds it."""
-
-
-class Item(NamedTuple):
-    """What the check looks at of an example."""
-
-    text: str
-    labels: tuple[str, ...]
-    """Of a text its labels, in alphabetical order; in NER, its tags."""
-    source: Source
-    words: tuple[str, ...] = ()
-    """In NER."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +30,13 @@ class Finding:
     """The first of them."""
 
 
-Parts = dict[str, list[Item]]
+def first_places(places: Iterable[object]) -> tuple[str, ...]:
+    return tuple(str(place) for place in islice(places, MAX_PLACES))
 
 
-def item_of(example: TextExample | TaggedExample) -> Item:
+def text_of(example: Any) -> str:
+    """The text, both texts of a pair, or the words, in one string."""
     if isinstance(example, TaggedExample):
-        return Item(" ".join(example.words), example.tags, example.source, example.words)
-    pair = f"{PAIR_MARK}{example.text_pair}" if example.text_pair is not None else ""
-    return Item(example.text + pair, tuple(sorted(example.labels)), example.source)
-
-
-def first_places(places: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(place) for place in places[:MAX_PLACES])
-
-
-def class_names(item: Item, *, is_ner: bool) -> list[str]:
-    """The labels of a text; in NER the types of its entities."""
-    return [span.label for span in spans_of(item.labels)] if is_ner else list(item.labels)
+        return " ".join(example.words)
+    pair = "" if example.text_pair is None else PAIR_MARK + example.text_pair
+    return str(example.text + pair)

@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from nlp_transfer.checking.findings import Finding, Item, Parts, first_places
+from nlp_transfer.checking.findings import MAX_PLACES, Finding, first_places
+from nlp_transfer.data.examples import TaggedExample, TextExample
+from nlp_transfer.data.framing import frame_of
+from nlp_transfer.data.layouts import TAGGED
+from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.data.words import WordTokenizer
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
-
-BATCH = 1024
-Lengths = dict[str, np.ndarray[Any, np.dtype[np.int64]]]
-
-
-def token_lengths(parts: Parts, tokenizer: PreTrainedTokenizerBase) -> Lengths:
-    """Tokens of every text, special ones included; a little more in NER, where words are tokenized one by one."""
-    return {name: lengths_of(items, tokenizer) for name, items in parts.items()}
+from nlp_transfer.reporting.progress import progress_bar
+from nlp_transfer.tasks.base import in_chunks
 
 
-def lengths_of(items: list[Item], tokenizer: PreTrainedTokenizerBase) -> np.ndarray[Any, np.dtype[np.int64]]:
-    found: list[int] = []
-    for start in range(0, len(items), BATCH):
-        texts = [item.text for item in items[start : start + BATCH]]
-        found += map(len, tokenizer(texts, verbose=False)["input_ids"])
-    return np.array(found, dtype=np.int64)
+@dataclass(frozen=True)
+class Lengths:
+    """Of the texts of one part."""
+
+    tokens: IntArray
+    """Special ones included."""
+    entities_beyond: int
+    """In NER: those that end beyond the limit."""
 
 
-def find_long(parts: Parts, lengths: Lengths, limit: int, *, is_ner: bool) -> list[Finding]:
-    findings = [long_of(name, items, lengths[name], limit, is_ner=is_ner) for name, items in parts.items()]
-    return [finding for finding in findings if finding.count]
+def measure(part: ExampleStore[Any], tokenizer: PreTrainedTokenizerBase, limit: int) -> Lengths:
+    words = WordTokenizer(tokenizer, limit)
+    special = frame_of(tokenizer).size
+    tokens: list[IntArray] = []
+    beyond = 0
+    with progress_bar("counting tokens", len(part)) as bar:
+        for chunk in in_chunks(part, bar):
+            if part.layout is TAGGED:
+                ends = word_ends(chunk, words)
+                beyond += sum(ends_beyond(e, end, limit - special) for e, end in zip(chunk, ends, strict=True))
+                tokens.append(np.array([special + end[-1] for end in ends]))
+            else:
+                tokens.append(text_lengths(chunk, tokenizer))
+    return Lengths(np.concatenate(tokens), beyond)
 
 
-def long_of(
-    name: str, items: list[Item], lengths: np.ndarray[Any, np.dtype[np.int64]], limit: int, *, is_ner: bool
-) -> Finding:
-    is_long = lengths > limit
-    beyond = int((lengths[is_long] - limit).sum()) / max(1, int(lengths.sum()))
-    number = counted(int(is_long.sum()), "text")
+def text_lengths(examples: Sequence[TextExample], tokenizer: PreTrainedTokenizerBase) -> IntArray:
+    texts = [example.text for example in examples]
+    pairs = [example.text_pair for example in examples] if examples[0].text_pair is not None else None
+    return np.array(list(map(len, tokenizer(texts, pairs, verbose=False)["input_ids"])), dtype=np.int64)
+
+
+def word_ends(examples: Sequence[TaggedExample], words: WordTokenizer) -> list[IntArray]:
+    """Of each text: how many tokens there are up to the end of each word."""
+    words.learn(example.words for example in examples)
+    return [np.cumsum([len(words.pieces(word)) for word in example.words]) for example in examples]
+
+
+def ends_beyond(example: TaggedExample, ends: IntArray, room: int) -> int:
+    """Entities that a limit would cut."""
+    return 0 if ends[-1] <= room else sum(int(ends[span.end - 1]) > room for span in spans_of(example.tags))
+
+
+def find_long(name: str, part: ExampleStore[Any], lengths: Lengths, limit: int) -> Finding:
+    is_long = np.flatnonzero(lengths.tokens > limit)
+    beyond = int((lengths.tokens[is_long] - limit).sum()) / max(1, int(lengths.tokens.sum()))
+    number = counted(len(is_long), "text")
     message = f"{number} of {name} with more than {limit} tokens; {beyond:.1%} of all tokens lie beyond"
+    is_ner = part.layout is TAGGED
     if is_ner:
-        lost = sum(entities_beyond(items[i], int(lengths[i]), limit) for i in np.flatnonzero(is_long))
-        message += f", and about {lost:,} entities. They are read in windows, and nothing is lost."
+        message += f", and {lengths.entities_beyond:,} entities. They are read in windows, and nothing is lost."
     else:
         message += ". Choose what is read with --task.long-texts, or a checkpoint that takes more."
     return Finding(
         kind="long_texts",
         severity="note" if is_ner else "warning",
-        count=int(is_long.sum()),
+        count=len(is_long),
         message=message,
-        places=first_places([items[i].source for i in np.flatnonzero(is_long)]),
+        places=first_places(part[i].source for i in is_long[:MAX_PLACES].tolist()),
     )
-
-
-def entities_beyond(item: Item, length: int, limit: int) -> int:
-    """Those whose place among the words is later than the limit's place among the tokens."""
-    last_word = len(item.labels) * limit / length
-    return sum(span.end > last_word for span in spans_of(item.labels))

@@ -7,7 +7,6 @@ learning: Northcutt, Jiang & Chuang, 2021, arXiv 1911.00068).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 from nlp_transfer.checking.findings import Finding, first_places
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.batching import inference_batches
-from nlp_transfer.data.examples import TextExample
+from nlp_transfer.data.examples import Source, TextExample
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.reporting.progress import progress_bar
@@ -26,38 +26,53 @@ from nlp_transfer.training.processes import processes
 
 FOLDS = 5
 RIDGE = 1.0
+MAX_TEXTS = 20_000
+"""More are not looked at, but drawn from: reading them takes the encoder minutes."""
+TOO_MANY = 0.2
+"""From this share of suspicious labels on it is the encoder that is told of."""
 SUSPICIOUS = -0.25
 """Margin of the given label over the best other one, from which on downwards a label is named."""
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def find_suspects(model: Model, labels: LabelSet, examples: Sequence[TextExample]) -> tuple[Finding, list[int]]:
-    """The finding, and the positions of all examples with those whose label fits worst first. One label a text."""
+def find_suspects(model: Model, labels: LabelSet, train: ExampleStore[TextExample]) -> tuple[Finding, list[Source]]:
+    """The finding, and the places of what was looked at with those whose label fits worst first. One label a text."""
+    drawn = np.random.default_rng(0).permutation(len(train))[:MAX_TEXTS]
+    examples = train.take(np.sort(drawn))
     features = mean_vectors(model, labels, examples)
     given = np.array([labels.id(example.labels[0]) for example in examples])
     margins, best = held_out_margins(features, given, len(labels))
     order = [int(i) for i in np.argsort(margins, kind="stable")]
     found = [i for i in order if margins[i] <= SUSPICIOUS]
+    looked_at = f" of {len(examples):,} drawn" if len(examples) < len(train) else ""
+    sources = list(examples.sources())
+    message = f"{counted(len(found), 'label')}{looked_at} of train suspicious to the frozen encoder, worst first."
+    if len(found) > TOO_MANY * len(examples):
+        message = (
+            f"{len(found) / len(examples):.0%} of the labels{looked_at} of train look wrong to the frozen encoder: it "
+            "cannot tell these classes apart, or very many labels are wrong."
+        )
     return Finding(
         kind="suspicious_labels",
         severity="note",
         count=len(found),
-        message=f"{counted(len(found), 'label')} of train suspicious to the frozen encoder. Look at them, worst first.",
+        message=message,
         places=first_places(
-            [f"{examples[i].source} '{examples[i].labels[0]}', perhaps '{labels.names[best[i]]}'" for i in found]
+            f"{sources[i]} '{labels.names[given[i]]}', perhaps '{labels.names[best[i]]}'" for i in found
         ),
-    ), order
+    ), [sources[i] for i in order]
 
 
 @torch.no_grad()
-def mean_vectors(model: Model, labels: LabelSet, examples: Sequence[TextExample]) -> Matrix:
+def mean_vectors(model: Model, labels: LabelSet, examples: ExampleStore[TextExample]) -> Matrix:
     """The mean of each text's token vectors, of length 1; shape ``(examples, width)``."""
-    split = TextClassification(labels=labels, text_pair=examples[0].text_pair is not None).encode(examples, model)
+    is_pair = examples[0].text_pair is not None
+    split = TextClassification(labels=labels, text_pair=is_pair).encode(examples, model)
     device = processes().device
     encoder = encoder_of(model.network).eval().to(device)
-    vectors = np.zeros((len(split.rows), model.network.config.hidden_size))
-    with progress_bar("reading the training texts", len(split.rows)) as bar:
+    vectors = np.zeros((len(split), model.network.config.hidden_size))
+    with progress_bar("reading the training texts", len(split)) as bar:
         for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS):
             inputs = split.batch(indices).to(device).inputs
             mask = inputs["attention_mask"].unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Encoded rows to steps, micro-batches and padded tensors.
+"""Encoded rows to steps and micro-batches.
 
 Which rows make up a step is a function of (seed, epoch) alone: it does not depend on how the step is cut into
 micro-batches and spread over processes.
@@ -8,101 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nlp_transfer.labels import IGNORE_INDEX
-
-Indices = tuple[int, ...]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
+from nlp_transfer.data.encoded import Indices, IntArray
 
 STEPS_PER_BUCKET = 32
 """Rows of about this many steps are sorted by length together: little padding, and still a random order."""
 MIN_BUCKETS = 8
 """In a small set fewer, else the same rows would meet in every epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a forward pass: an example, or one window of a long one."""
-
-    inputs: dict[str, list[int]]
-    """What the tokenizer gives, by name; all lists are as long as ``input_ids``."""
-    labels: int | list[int] | list[float]
-    """One id, one number a label (multi-label), or one id a token."""
-    example: int
-    """Position of its example in the split."""
-    number: int = 0
-    """Which of its example's rows it is."""
-    words: tuple[tuple[int, int], ...] = ()
-    """Where labels belong to words: (word, position of its first token) of those that are predicted here."""
-
-
-@dataclass(frozen=True)
-class Padding:
-    """What fills a row up to the width of its batch."""
-
-    values: dict[str, int]
-    side: str
-    """"right", or "left" for the few models that read the last token (XLNet)."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Shapes: inputs ``(rows, tokens)``; labels ``(rows,)``, ``(rows, labels)`` or ``(rows, tokens)``."""
-
-    inputs: dict[str, Tensor]
-    labels: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True))
-
-
-@dataclass(frozen=True)
-class EncodedSplit:
-    """The rows of a split."""
-
-    rows: Sequence[Row]
-    padding: Padding
-    token_labels: bool
-    """Whether labels belong to tokens, so that they are padded with the inputs."""
-    num_cut: int = 0
-    """Examples of which something lies beyond the limit and was not read."""
-
-    @cached_property
-    def lengths(self) -> IntArray:
-        return np.array([len(row.inputs["input_ids"]) for row in self.rows], dtype=np.int64)
-
-    @cached_property
-    def num_targets(self) -> IntArray:
-        """Of each row: the positions that count in the loss."""
-        return np.array([np.count_nonzero(np.asarray(row.labels) != IGNORE_INDEX) for row in self.rows], dtype=np.int64)
-
-    def batch(self, indices: Indices) -> Batch:
-        rows = [self.rows[i] for i in indices]
-        width = max(len(row.inputs["input_ids"]) for row in rows)
-        inputs = {
-            name: torch.tensor([self._pad(row.inputs[name], width, fill) for row in rows])
-            for name, fill in self.padding.values.items()
-        }
-        labels: list[Any] = [row.labels for row in rows]
-        if self.token_labels:
-            labels = [self._pad(row, width, IGNORE_INDEX) for row in labels]
-        return Batch(inputs, torch.tensor(labels))
-
-    def empty_batch(self) -> Batch:
-        """One row without a target: what a process computes when a step has no more rows for it."""
-        batch = self.batch((int(self.lengths.argmin()),))
-        return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX))
-
-    def _pad(self, values: list[int], width: int, fill: int) -> list[int]:
-        missing = [fill] * (width - len(values))
-        return values + missing if self.padding.side == "right" else missing + values
 
 
 @dataclass(frozen=True)

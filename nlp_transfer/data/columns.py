@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlp_transfer.data.tables import Table
+from nlp_transfer.data.rows import Table
 from nlp_transfer.errors import DataError, did_you_mean, quoted
 
 TEXT_NAMES = (
@@ -104,9 +104,14 @@ def guess_label(table: Table, text: str | None) -> str:
     if len(table.columns) == 2 and len(candidates) == 1:
         return candidates[0]
     if len(candidates) == 2 == len(table.columns):
-        distinct = {name: len({str(row.get(name)) for _, row in table.rows}) for name in candidates}
-        fewest = min(candidates, key=lambda name: distinct[name])
-        if distinct[fewest] * 2 <= len(table.rows) and distinct[fewest] < max(distinct.values()):
+        num_rows = 0
+        distinct: dict[str, set[int]] = {name: set() for name in candidates}
+        for _, row in table.rows:
+            num_rows += 1
+            for name in candidates:
+                distinct[name].add(hash(str(row.get(name))))  # the strings themselves would fill the memory
+        fewest = min(candidates, key=lambda name: len(distinct[name]))
+        if len(distinct[fewest]) * 2 <= num_rows and len(distinct[fewest]) < max(map(len, distinct.values())):
             return fewest
     raise not_recognised(table, "label", "--label-column", LABEL_NAMES)
 

@@ -26,6 +26,8 @@ class DataConfig:
     """File that the reported score is measured on, once."""
     on_similar_labels: OnSimilarLabels = "refuse"
     """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
+    allow_leakage: bool = False
+    """More than 1 % of validation or test may also stand in train."""
 
     def __post_init__(self) -> None:
         refuse_other_choices(self)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.rows import Again
 from nlp_transfer.errors import DataError
 
 DOCUMENT_START = "-DOCSTART-"
@@ -18,33 +20,78 @@ RANGE, NUMBER = re.compile(r"\d+[-.]\d+"), re.compile(r"\d+([-.]\d+)?")
 COMMENT, TAG = re.compile(r"#\s"), re.compile(r"O|[BIESLU]-\S+")
 Rows = list[tuple[int, list[str]]]
 """Numbered lines, split into cells."""
+MANY_WORDS = 1000
+"""In one sentence: more than anyone speaks."""
 TABS, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 
 
-def read_conll(path: Path, words_column: str | None, tags_column: str | None, notes: Notes) -> list[TaggedExample]:
+@dataclass(frozen=True)
+class Form:
+    """How a column file is built, seen from all of its lines."""
+
+    separator: re.Pattern[str]
+    width: int
+    """Columns of most lines."""
+    counts_words: bool
+    """Whether the first column holds numbers."""
+
+
+def read_conll(path: Path, words_column: str | None, tags_column: str | None, notes: Notes) -> Iterator[TaggedExample]:
     """Tags as the file has them, in any scheme. Columns are counted from 0, from the end when negative.
 
     Columns are parted by tabs where the file has tabs, else by blanks. Document starts, comments (lines that begin with
     "# " before a sentence) and CoNLL-U's ranges of words (``3-4``) are passed over.
     """
-    numbered = list(without_comments(numbered_lines(path), path, notes))
-    separator = TABS if any("\t" in line.strip() for _, line in numbered) else BLANKS
-    lines = [(number, split(line, separator)) for number, line in numbered]
-    widths = Counter(len(row) for _, row in lines if len(row) >= MIN_COLUMNS)
-    width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
-    sentences = [rows for rows in blocks(lines) if rows]
-    if not sentences:
-        raise DataError(f"{path} holds no sentence. It needs a word and its tag in every line.")
+    form = form_of(path, notes)
     words, tags = column_number(words_column, 0), column_number(tags_column, -1)
-    if width > MIN_COLUMNS and words_column != "0" and mostly_numbers(sentences):
-        refuse_miscounted(sentences, path)
+    counts_words = form.counts_words and form.width > MIN_COLUMNS and words_column != "0"
+    if counts_words:
         words = column_number(words_column, 1)
         notes.say(f"{path}: column 0 counts the words; they are read from column {words}.")
-        sentences = [[row for row in rows if row[1][0].isdecimal()] for rows in sentences]
     for setting, index in (("words_column", words), ("tags_column", tags)):
-        if not -width <= index < width:
-            raise DataError(f"{path}: {setting} {index} is outside the file's {width} columns, 0 to {width - 1}.")
-    return [sentence(path, rows, width, words, tags) for rows in sentences]
+        if not -form.width <= index < form.width:
+            raise DataError(
+                f"{path}: {setting} {index} is outside the file's {form.width} columns, 0 to {form.width - 1}."
+            )
+    for rows in sentences(path, form.separator, notes):
+        if counts_words:
+            refuse_miscounted(rows, path)
+        own = [row for row in rows if not (counts_words and RANGE.fullmatch(row[1][0]))]
+        if own:
+            yield sentence(path, own, form.width, words, tags)
+
+
+def form_of(path: Path, notes: Notes) -> Form:
+    """Reads the file twice. Raises DataError where it holds no sentence."""
+    content = Again(lambda: without_comments(numbered_lines(path), path, Notes()))
+    separator = TABS if any("\t" in line.strip() for _, line in content) else BLANKS
+    widths: Counter[int] = Counter()
+    num_sentences, num_words, num_numbers = 0, 0, 0
+    for rows in sentences(path, separator, Notes()):
+        num_sentences += 1
+        num_words += len(rows)
+        num_numbers += sum(bool(NUMBER.fullmatch(row[0])) for _, row in rows)
+        widths.update(len(row) for _, row in rows if len(row) >= MIN_COLUMNS)
+    if not num_sentences:
+        raise DataError(f"{path} holds no sentence. It needs a word and its tag in every line.")
+    if num_sentences == 1 and num_words >= MANY_WORDS:
+        notes.say(f"{path} holds one sentence of {num_words:,} words; a blank line would part sentences.")
+    width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
+    return Form(separator, width, num_numbers > num_words / 2)
+
+
+def sentences(path: Path, separator: re.Pattern[str], notes: Notes) -> Iterator[Rows]:
+    """The numbered rows of one sentence after the other, split into cells."""
+    block: Rows = []
+    for number, line in without_comments(numbered_lines(path), path, notes):
+        row = split(line, separator)
+        if row and row[0] != DOCUMENT_START:
+            block.append((number, row))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def without_comments(lines: Iterable[tuple[int, str]], path: Path, notes: Notes) -> Iterator[tuple[int, str]]:
@@ -67,41 +114,23 @@ def column_number(value: str | None, default: int) -> int:
     return int(value)
 
 
-def mostly_numbers(sentences: Sequence[Rows]) -> bool:
-    first = [row[0] for rows in sentences for _, row in rows]
-    return sum(bool(NUMBER.fullmatch(cell)) for cell in first) > len(first) / 2
-
-
-def refuse_miscounted(sentences: Sequence[Rows], path: Path) -> None:
+def refuse_miscounted(rows: Rows, path: Path) -> None:
     """Raises DataError where the first column does not count the words from 1."""
-    for rows in sentences:
-        expected = 1
-        for number, row in rows:
-            if row[0].isdecimal() and int(row[0]) == expected:
-                expected += 1
-            elif not RANGE.fullmatch(row[0]):
-                raise DataError(
-                    f"{path}:{number}: column 0 counts the words of a sentence, but is '{row[0]}' where {expected} is "
-                    "expected. Correct it, or say with --words-column where the words are."
-                )
+    expected = 1
+    for number, row in rows:
+        if row[0].isdecimal() and int(row[0]) == expected:
+            expected += 1
+        elif not RANGE.fullmatch(row[0]):
+            raise DataError(
+                f"{path}:{number}: column 0 counts the words of a sentence, but is '{row[0]}' where {expected} is "
+                "expected. Correct it, or say with --words-column where the words are."
+            )
 
 
 def split(line: str, separator: re.Pattern[str]) -> list[str]:
     """Only blanks and tabs part columns: a word may hold a no-break space."""
     inner = line.strip(" \t")
     return [cell.strip(" ") for cell in separator.split(inner)] if inner else []
-
-
-def blocks(lines: Sequence[tuple[int, list[str]]]) -> Iterator[Rows]:
-    """The numbered rows of one sentence after the other."""
-    block: Rows = []
-    for number, row in lines:
-        if not row or row[0] == DOCUMENT_START:
-            yield block
-            block = []
-        else:
-            block.append((number, row))
-    yield block
 
 
 def sentence(

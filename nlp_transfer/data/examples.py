@@ -1,11 +1,14 @@
-"""What a labelled file holds, and the three parts it is used in."""
+"""What a labelled file holds, one example at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+from nlp_transfer.data.folding import fold
+
+PAIR_MARK = "\x1e"
+"""Parts the two texts of a pair; no folded text holds it."""
 
 
 class Source(NamedTuple):
@@ -31,6 +34,11 @@ class TextExample:
     source: Source = IN_MEMORY
     text_pair: str | None = None
 
+    def folded(self) -> str:
+        """Equal for copies that differ in how they are written only."""
+        pair = "" if self.text_pair is None else PAIR_MARK + fold(self.text_pair)
+        return fold(self.text) + pair
+
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample:
@@ -45,34 +53,9 @@ class TaggedExample:
     def place(self, word: int) -> Source:
         return Source(self.source.file, self.lines[word]) if self.lines else self.source
 
+    def folded(self) -> str:
+        """Equal for copies that differ in how they are written only."""
+        return fold(" ".join(self.words))
+
 
 Example = TypeVar("Example", TextExample, TaggedExample)
-
-
-@dataclass(frozen=True)
-class Splits(Generic[Example]):
-    """The parts of a labelled set, and how they came about."""
-
-    train: Sequence[Example]
-    """Fits the weights."""
-    validation: Sequence[Example]
-    """Picks the epoch."""
-    test: Sequence[Example] | None
-    """Gives the reported score, once. None when a validation part was named but no test part."""
-    notes: tuple[str, ...] = ()
-    """What was recognised, held out, converted or repaired, one sentence each."""
-    held_out: dict[str, list[str]] | None = None
-    """Of the parts taken out of the training file: where each of their examples stands."""
-
-    @property
-    def scored(self) -> tuple[str, Sequence[Example]]:
-        """The part that the run is judged by, with its name."""
-        return ("test", self.test) if self.test is not None else ("validation", self.validation)
-
-    def others(self) -> Iterable[Example]:
-        """What is not trained on."""
-        return chain(self.validation, self.test or ())
-
-    def parts(self) -> Iterable[tuple[str, Sequence[Example]]]:
-        named = (("train", self.train), ("validation", self.validation), ("test", self.test))
-        return [(name, part) for name, part in named if part is not None]

@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -115,10 +116,15 @@ def zip_lines(first: Path, second: Path) -> Iterator[tuple[int, str, str]]:
     """Line by line through two files of equal length."""
     if not second.is_file():
         raise DataError(f"{second.parent} is a folder without a file '{second.name}'.")
-    left, right = list(numbered_lines(first)), list(numbered_lines(second))
-    if not left:
+    pairs = zip_longest(numbered_lines(first), numbered_lines(second))
+    count = 0
+    for count, (left, right) in enumerate(pairs, start=1):
+        if left is None or right is None:
+            shorter, longer = (first, second) if left is None else (second, first)
+            raise DataError(
+                f"{shorter} has {count - 1} lines and {longer} more; they must go line by line, and {longer}:{count} "
+                "has no partner."
+            )
+        yield count, left[1], right[1]
+    if not count:
         raise DataError(f"{first} is empty.")
-    if len(left) != len(right):
-        raise DataError(f"{first} has {len(left)} lines and {second} {len(right)}; they must go line by line.")
-    for (number, text), (_, label) in zip(left, right, strict=True):
-        yield number, text, label

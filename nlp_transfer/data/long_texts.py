@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 LongTexts = Literal["head", "head_tail", "windows"]
+LongTaggedTexts = Literal["windows", "head"]
 
 HEAD_SHARE = 4
 """With both ends: a quarter from the beginning, the rest from the end (Sun et al., 2019, arXiv 1905.05583)."""

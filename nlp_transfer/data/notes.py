@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from nlp_transfer.data.examples import Source
 
@@ -17,11 +19,26 @@ class Notes:
     def say(self, sentence: str) -> None:
         self.sentences[sentence] = None
 
-    def count(self, what: str, source: Source) -> None:
+    def count(self, what: str, source: Source, times: int = 1) -> None:
         """``what`` stands before the number: "Rows without a label, skipped: 3"."""
         number, first = self.counts.get(what, (0, source))
-        self.counts[what] = number + 1, first
+        self.counts[what] = number + times, first
 
     def lines(self) -> tuple[str, ...]:
         counted = (f"{what}: {number:,} (first: {first})." for what, (number, first) in self.counts.items())
         return (*self.sentences, *counted)
+
+    def add(self, others: Notes) -> None:
+        for sentence in others.sentences:
+            self.say(sentence)
+        for what, (number, first) in others.counts.items():
+            self.count(what, first, number)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"sentences": list(self.sentences), "counts": self.counts}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Notes:
+        counts = {what: (number, Source(*first)) for what, (number, first) in plain["counts"].items()}
+        return cls(dict.fromkeys(plain["sentences"]), counts)

@@ -3,63 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 from nlp_transfer.data.config import OnSimilarLabels
-from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.data.examples import Example, Source
 from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError
-from nlp_transfer.labels import OUTSIDE, split_tag
 
 
-def settle_texts(
-    parts: Mapping[str, list[TextExample]], on_similar: OnSimilarLabels, notes: Notes
-) -> dict[str, list[TextExample]]:
-    """The parts with similar labels merged, if so wished; refused, if not wished otherwise."""
-    labels = ((label, e.source) for part in parts.values() for e in part for label in e.labels)
-    renamed = settle(labels, on_similar, notes)
-    if not renamed:
-        return dict(parts)
-    return {
-        name: [replace(e, labels=tuple(dict.fromkeys(renamed.get(label, label) for label in e.labels))) for e in part]
-        for name, part in parts.items()
-    }
-
-
-def settle_tags(
-    parts: Mapping[str, list[TaggedExample]], on_similar: OnSimilarLabels, notes: Notes
-) -> dict[str, list[TaggedExample]]:
-    """The same for entity types."""
-    types = (
-        (split_tag(tag)[1], example.place(word))
-        for part in parts.values()
-        for example in part
-        for word, tag in enumerate(example.tags)
-        if tag != OUTSIDE
-    )
-    renamed = settle(types, on_similar, notes)
-    if not renamed:
-        return dict(parts)
-    return {
-        name: [replace(e, tags=tuple(rename(tag, renamed) for tag in e.tags)) for e in part]
-        for name, part in parts.items()
-    }
-
-
-def rename(tag: str, renamed: Mapping[str, str]) -> str:
-    prefix, label = split_tag(tag)
-    return f"{prefix}-{renamed[label]}" if label in renamed else tag
-
-
-def settle(labels: Iterable[tuple[str, Source]], on_similar: OnSimilarLabels, notes: Notes) -> dict[str, str]:
-    """What each label that gives way is to be called."""
+def settle(
+    parts: Mapping[str, ExampleStore[Example]], on_similar: OnSimilarLabels, notes: Notes
+) -> dict[str, ExampleStore[Example]]:
+    """The parts with similar labels (NER: entity types) merged, if so wished; refused, if not wished otherwise."""
     counts: Counter[str] = Counter()
     first: dict[str, Source] = {}
-    for label, source in labels:
-        counts[label] += 1
-        first.setdefault(label, source)
+    for part in parts.values():
+        for label, (count, place) in part.label_places().items():
+            if class_ := part.layout.class_of(label):
+                counts[class_] += count
+                first.setdefault(class_, place)
+    renamed = merged(counts, first, on_similar, notes)
+    return {name: part.renamed(new_names(part, renamed)) for name, part in parts.items()}
+
+
+def new_names(part: ExampleStore[Example], renamed: Mapping[str, str]) -> dict[str, str]:
+    """What the labels of a part, or its tags, are to be called."""
+    classes = {label: part.layout.class_of(label) for label in part.header.labels}
+    return {
+        label: label.removesuffix(class_) + renamed[class_] for label, class_ in classes.items() if class_ in renamed
+    }
+
+
+def merged(
+    counts: Counter[str], first: Mapping[str, Source], on_similar: OnSimilarLabels, notes: Notes
+) -> dict[str, str]:
+    """What each class that gives way is to be called."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for label, _ in counts.most_common():
         spellings[fold(label)].append(label)

@@ -11,7 +11,8 @@ from pathlib import Path
 from nlp_transfer.data.config import DataConfig
 from nlp_transfer.data.lines import ending
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, Table
+from nlp_transfer.data.rows import Table
+from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS
 from nlp_transfer.errors import DataError, quoted
 
 SEQUENCE_FILE = "seq.in"
@@ -69,6 +70,11 @@ def files_of(spelling: str, flag: str = "") -> list[Path]:
         raise DataError(f"{flag}{spelling}: no file fits this pattern.")
     hub = " A data set on the Hub is spelled hub:org/name." if flag == "--train " else ""
     raise DataError(f"{flag}{spelling}: there is no such file.{hub}")
+
+
+def files_of_part(path: Path) -> list[Path]:
+    """What is read of a path: the file itself; of a folder that is one part, all of its files."""
+    return sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
 
 
 def files_of_folder(folder: Path) -> dict[str, list[Path]]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from nlp_transfer.data.config import OnMisalignedSpan
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.raw_text import Word, split_words
-from nlp_transfer.data.tables import Table
+from nlp_transfer.data.rows import Table
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import Span, tags_of
 
@@ -38,15 +38,19 @@ class Characters(NamedTuple):
 
 def span_columns(table: Table) -> list[str]:
     """Columns that hold spans; of empty lists alone, the first."""
-    if TEXT_COLUMN not in table.columns:
+    named = [name for name in SPAN_COLUMNS if name in table.columns]
+    if TEXT_COLUMN not in table.columns or not named:
         return []
-    lists = {
-        name: [row[name] for _, row in table.rows if isinstance(row.get(name), list)]
-        for name in SPAN_COLUMNS
-        if name in table.columns
-    }
-    possible = [name for name, values in lists.items() if values and all(map(is_spans, values))]
-    return [name for name in possible if any(lists[name])] or possible[:1]
+    filled = dict.fromkeys(named, False)
+    seen = dict.fromkeys(named, False)
+    for _, row in table.rows:
+        for name in [name for name in named if isinstance(row.get(name), list)]:
+            if not is_spans(row[name]):
+                named.remove(name)
+            seen[name] = True
+            filled[name] = filled[name] or bool(row[name])
+    possible = [name for name in named if seen[name]]
+    return [name for name in possible if filled[name]] or possible[:1]
 
 
 def is_spans(value: list[Any]) -> bool:
@@ -59,13 +63,12 @@ def has_spans(table: Table) -> bool:
     return bool(span_columns(table))
 
 
-def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes) -> list[TaggedExample]:
+def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes) -> Iterator[TaggedExample]:
     """Words are split as for prediction. A span that cuts a word is widened to whole words, and counted, or refused."""
     column, *others = span_columns(table)
     if others:
         raise DataError(f"{table.name}: columns '{column}' and '{others[0]}' both hold spans. Delete one.")
     notes.say(f"Entities are read from the character spans of column '{column}'.")
-    examples = []
     for source, row in table.rows:
         if row.get("answer") in REJECTED:
             notes.count("Texts that were rejected or ignored in annotation, skipped", source)
@@ -78,8 +81,7 @@ def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes)
         ]
         refuse_overlap(spans, words, source)
         tags = tags_of(spans, len(words))
-        examples.append(TaggedExample(tuple(word.text for word in words), tuple(tags), source))
-    return examples
+        yield TaggedExample(tuple(word.text for word in words), tuple(tags), source)
 
 
 def spans_of_row(row: Mapping[str, Any], column: str, source: Source, text: str) -> list[Characters]:

@@ -4,86 +4,144 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic
 
-from nlp_transfer.data.examples import Example, Splits
+import numpy as np
+
+from nlp_transfer.data.examples import Example
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.errors import DataError
+from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.errors import DataError, counted
 
 HELD_OUT_FRACTION = 0.1
 MIN_EXAMPLES = 10
 """Fewer leave nothing to learn from and nothing to judge by."""
+LEAKAGE_ALLOWED = 0.01
+"""Share of a part that may also stand in train before it is an error."""
+
+
+@dataclass(frozen=True)
+class Splits(Generic[Example]):
+    """The parts of a labelled set, and how they came about."""
+
+    train: ExampleStore[Example]
+    """Fits the weights."""
+    validation: ExampleStore[Example]
+    """Picks the epoch."""
+    test: ExampleStore[Example] | None
+    """Gives the reported score, once. None when a validation part was named but no test part."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, held out, converted or repaired, one sentence each."""
+    held_out: dict[str, list[str]] | None = None
+    """Of the parts taken out of the training file: where each of their examples stands."""
+
+    @property
+    def scored(self) -> tuple[str, ExampleStore[Example]]:
+        """The part that the run is judged by, with its name."""
+        return ("test", self.test) if self.test is not None else ("validation", self.validation)
+
+    def others(self) -> Iterable[ExampleStore[Example]]:
+        """What is not trained on."""
+        return [part for part in (self.validation, self.test) if part is not None]
+
+    def parts(self) -> dict[str, ExampleStore[Example]]:
+        named = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        return {name: part for name, part in named if part is not None}
 
 
 def complete(
-    train: Sequence[Example],
-    validation: Sequence[Example] | None,
-    test: Sequence[Example] | None,
-    *,
-    seed: int,
-    key: Callable[[Example], Hashable],
-    stratum: Callable[[Example], str],
-    notes: Notes,
+    parts: Mapping[str, ExampleStore[Example]], *, seed: int, allow_leakage: bool, notes: Notes
 ) -> Splits[Example]:
-    """Take the parts that were not named out of the training part, a tenth of it each.
+    """Take the parts that are not there out of the training part, a tenth of it each.
 
-    ``key`` is equal for duplicates; ``stratum`` names the group whose share is kept. A test part is held out only when
-    no validation part was named either: who names just a validation part wants to be judged by it.
+    A test part is held out only when no validation part was named either: who names just a validation part wants to be
+    judged by it. Raises DataError when more than 1 % of a named part also stands in train, unless ``allow_leakage``.
     """
-    wanted = [] if validation is not None else ["validation", *(["test"] if test is None else [])]
+    train = parts["train"]
+    file = train[0].source.file
+    wanted = [] if "validation" in parts else [name for name in ("validation", "test") if name not in parts]
     if wanted and len(train) < MIN_EXAMPLES:
         raise DataError(
-            f"{train[0].source.file} holds {len(train)} examples; holding out a {' and a '.join(wanted)} part takes at "
+            f"{file} holds {len(train)} examples; holding out a {' and a '.join(wanted)} part takes at "
             f"least {MIN_EXAMPLES}. Name the parts with --validation and --test."
         )
+    for name in ("validation", "test"):
+        if name in parts:
+            refuse_leakage(name, parts[name], train, allow_leakage=allow_leakage, notes=notes)
+    completed = dict(parts)
     held_out: dict[str, list[str]] = {}
-    parts = {"validation": validation, "test": test}
-    rest, count = train, round(len(train) * HELD_OUT_FRACTION)
+    count = round(len(train) * HELD_OUT_FRACTION)
     for name in reversed(wanted):
-        rest, part = hold_out(rest, count, random.Random(f"{seed} {name}"), key, stratum)
+        completed["train"], part = hold_out(completed["train"], count, random.Random(f"{seed} {name}"))
         if not part:
             raise DataError(
-                f"{train[0].source.file}: no {name} part can be held out, since every class has only one distinct "
-                f"example. Name the part with --{name}."
+                f"{file}: no {name} part can be held out, since every class has only one distinct example. Name the "
+                f"part with --{name}."
             )
-        parts[name] = part
-        held_out[name] = [str(example.source) for example in part]
-    known = {key(example) for example in train}
-    for name in ("validation", "test"):
-        for example in parts[name] or () if name not in held_out else ():
-            if key(example) in known:
-                notes.count(
-                    f"Examples of {name} that also stand in train, which makes its score too high", example.source
-                )
+        completed[name] = part
+        held_out[name] = list(map(str, part.sources()))
     for name, where in held_out.items():
-        notes.say(f"{len(where)} examples of {train[0].source.file} held out as {name} (seed {seed}).")
-    return Splits(rest, parts["validation"] or (), parts["test"], notes.lines(), held_out or None)
+        notes.say(f"{len(where):,} examples of {file} held out as {name} (seed {seed}).")
+    return Splits(completed["train"], completed["validation"], completed.get("test"), notes.lines(), held_out or None)
+
+
+def refuse_leakage(
+    name: str, part: ExampleStore[Example], train: ExampleStore[Example], *, allow_leakage: bool, notes: Notes
+) -> None:
+    """Count the examples of ``part`` that also stand in train. Raises DataError for too many."""
+    leaked = np.flatnonzero(np.isin(part.keys, train.keys))
+    if not len(leaked):
+        return
+    first = part[int(leaked[0])].source
+    share = len(leaked) / len(part)
+    if share > LEAKAGE_ALLOWED and not allow_leakage:
+        raise DataError(
+            f"{first}: {counted(len(leaked), 'example')} of {name} ({share:.1%}), this one first, found in train, too; "
+            "the score would be too high. Delete them from train, or pass --allow-leakage."
+        )
+    notes.count(
+        f"Examples of {name} that also stand in train, which makes its score too high", first, times=len(leaked)
+    )
 
 
 def hold_out(
-    examples: Sequence[Example],
-    count: int,
-    rng: random.Random,
-    key: Callable[[Example], Hashable],
-    stratum: Callable[[Example], str],
-) -> tuple[list[Example], list[Example]]:
+    examples: ExampleStore[Example], count: int, rng: random.Random
+) -> tuple[ExampleStore[Example], ExampleStore[Example]]:
     """(rest, held out): about ``count`` examples, of every stratum its share, but never all of a stratum."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for i, example in enumerate(examples):
-        groups[key(example)].append(i)
-    strata: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups.values():
-        strata["\n".join(sorted({stratum(examples[i]) for i in group}))].append(group)
-
-    taken: set[int] = set()
+    groups, strata = groups_by_stratum(examples)
+    sizes = np.bincount(groups)
+    taken = np.zeros(len(sizes), dtype=bool)
     share, owed = count / len(examples), 0.0
     for name in sorted(strata):
         members = strata[name]
-        owed += share * sum(map(len, members))  # what one stratum falls short, the next makes up for
+        owed += share * int(sizes[members].sum())  # what one stratum falls short, the next makes up for
         for group in rng.sample(members, len(members))[:-1]:
-            if owed < len(group) / 2:
+            if owed < sizes[group] / 2:
                 continue  # too many copies of one text; a smaller group may still fit
-            taken.update(group)
-            owed -= len(group)
-    rest = [example for i, example in enumerate(examples) if i not in taken]
-    return rest, [example for i, example in enumerate(examples) if i in taken]
+            taken[group] = True
+            owed -= int(sizes[group])
+    is_taken = taken[groups]
+    return examples.take(np.flatnonzero(~is_taken)), examples.take(np.flatnonzero(is_taken))
+
+
+def groups_by_stratum(examples: ExampleStore[Example]) -> tuple[IntArray, dict[str, list[int]]]:
+    """The group of copies that each example belongs to, and the groups of each stratum, as they first occur.
+
+    Copies that bear different labels make up a stratum of their own.
+    """
+    _, first, inverse = np.unique(examples.keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    groups = rank[inverse]
+    names, of_each = examples.strata()
+    stratum = of_each[np.sort(first)]  # of each group's first example
+    named = [names[i] for i in stratum.tolist()]
+    mixed: dict[int, set[str]] = defaultdict(set)
+    for place in np.flatnonzero(of_each != stratum[groups]).tolist():
+        mixed[int(groups[place])] |= {named[groups[place]], names[of_each[place]]}
+    strata: dict[str, list[int]] = defaultdict(list)
+    for group, name in enumerate(named):
+        strata["\n".join(sorted(mixed[group])) if group in mixed else name].append(group)
+    return groups, strata

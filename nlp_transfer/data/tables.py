@@ -1,15 +1,14 @@
-"""Files of rows: csv, tsv, jsonl, parquet, and `datasets` Hub ids. Every row knows where it stands.
+"""Files of rows: csv, tsv, jsonl, parquet, and `datasets` Hub ids.
 
 The only module that imports `datasets`, beside the metric made for `evaluate`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +16,22 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 
+from nlp_transfer.data.delimited import read_delimited
 from nlp_transfer.data.examples import Source
-from nlp_transfer.data.folding import fold
 from nlp_transfer.data.lines import PACKINGS, ending, numbered_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.rows import Again, Row, Table
 from nlp_transfer.errors import DataError, first_line
 
 HUB_PREFIX = "hub:"
 TABLE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-MAX_FIELD = 2**31 - 1
-"""The csv module's own limit of 131,072 characters refuses long documents."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of named columns."""
-
-    name: str
-    """The file, as it was spelled."""
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[Source, Mapping[str, Any]]]
-    label_names: Mapping[str, Sequence[str]]
-    """For columns that hold ids (a `datasets` ClassLabel): the names of the ids."""
+BATCH_ROWS = 1024
 
 
 def read_table(path: Path, header_names: frozenset[str], notes: Notes) -> Table:
     """Raises DataError, with file and line, for what cannot be read as rows of equal columns.
 
-    A csv or tsv file whose first row holds none of ``header_names`` may have no header; see ``name_columns``.
+    A csv or tsv file whose first row holds none of ``header_names`` may have no header; see ``is_header``.
     """
     kind = TABLE_FORMATS.get(ending(path)) or sniff(path)
     if kind == "jsonl":
@@ -71,110 +58,18 @@ def json_or_none(line: str) -> Any:
         return None
 
 
-def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: Notes) -> Table:
-    rows = list(split_tsv(path) if kind == "tsv" else split_csv(path, separator_of(path, notes)))
-    if not rows:
-        raise DataError(f"{path} is empty. It needs a text and a label in every row.")
-    columns, body = name_columns(rows, header_names)
-    columns, body = without_nameless(columns, body)
-    if not body:
-        raise DataError(f"{path} is empty below its header ({', '.join(columns)}).")
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
-    header = [fold(name) for name in columns]
-    for line, row in body:
-        if repeats(row, header):
-            raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
-        if len(row) != len(columns):
-            raise DataError(
-                f"{path}:{line}: {len(row)} columns where {len(columns)} are expected ({', '.join(columns)}). "
-                + ("Quote texts that hold a comma." if kind == "csv" else "A text must not hold a tab.")
-            )
-    named = [(Source(str(path), line), dict(zip(columns, row, strict=True))) for line, row in body]
-    return Table(str(path), columns, named, {})
-
-
-def repeats(row: Sequence[str], header: Sequence[str]) -> bool:
-    """Whether a row is the folded header again; of most rows this folds one cell only."""
-    return len(row) == len(header) and all(fold(cell) == name for cell, name in zip(row, header, strict=True))
-
-
-def without_nameless(
-    columns: tuple[str, ...], body: list[tuple[int, list[str]]]
-) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """Spreadsheets write columns without a name and without content behind the others."""
-    kept = [i for i, name in enumerate(columns) if name or any(len(row) <= i or row[i].strip() for _, row in body)]
-    if len(kept) == len(columns):
-        return columns, body
-    shorter = [(line, [row[i] for i in kept] if len(row) == len(columns) else row) for line, row in body]
-    return tuple(columns[i] for i in kept), shorter
-
-
-def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """A tsv file has no quoting: a quotation mark is a character like any other."""
-    for number, line in numbered_lines(path):
-        if line.strip(" "):
-            yield number, line.split("\t")
-
-
-def separator_of(path: Path, notes: Notes) -> str:
-    """A comma; a semicolon or a tab where the first line has one and no comma, as some programs write csv."""
-    first = next((line for _, line in numbered_lines(path) if line.strip()), "")
-    other = next((mark for mark in ";\t" if mark in first), None)
-    if other is None or "," in first:
-        return ","
-    notes.say(f"{path}: columns are parted by {'semicolons' if other == ';' else 'tabs'}.")
-    return other
-
-
-def split_csv(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(MAX_FIELD)
-    lines = (line + "\n" for _, line in numbered_lines(path))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    start = 1
-    try:
-        for row in reader:
-            if len(row) > 1 or "".join(row).strip():
-                yield start, row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{start}: {error}. A quotation mark inside a quoted text is written twice; a tsv or jsonl file "
-            "needs no quoting."
-        ) from None
-
-
-def name_columns(
-    rows: list[tuple[int, list[str]]], header_names: frozenset[str]
-) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """Take the first row as the header, unless it looks like data.
-
-    It looks like data when it holds none of the usual names, and is the only cell of its row or stands again further
-    down in its column, as a label does.
-    """
-    first = [cell.strip() for cell in rows[0][1]]
-    body = rows[1:]
-    recurring = [any(cell == row[i].strip() for _, row in body if i < len(row)) for i, cell in enumerate(first)]
-    header = [fold(cell) for cell in first]
-    stands_again = header_names.issuperset(header) and any(repeats(row, header) for _, row in body)
-    known = any(
-        cell.casefold() in header_names and (stands_again or not again)
-        for cell, again in zip(first, recurring, strict=True)
-    )
-    if not known and (any(recurring) or len(first) == 1):
-        return tuple(f"column{i}" for i in range(1, len(first) + 1)), rows
-    return tuple(first), body
-
-
 def read_jsonl(path: Path) -> Table:
-    rows: list[tuple[Source, Mapping[str, Any]]] = []
+    rows = Again(lambda: objects(path))
+    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
+    if not any(True for _ in rows):
+        raise DataError(f"{path} is empty. It needs a JSON object with a text and a label in every line.")
+    return Table(str(path), columns, rows, {})
+
+
+def objects(path: Path) -> Iterator[Row]:
     for number, line in numbered_lines(path):
         if line.strip():
-            rows.append((Source(str(path), number), parse_object(path, number, line)))
-    if not rows:
-        raise DataError(f"{path} is empty. It needs a JSON object with a text and a label in every line.")
-    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
-    return Table(str(path), columns, rows, {})
+            yield Source(str(path), number), parse_object(path, number, line)
 
 
 def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -193,14 +88,22 @@ def read_parquet(path: Path) -> Table:
     if path.suffix.lower() in PACKINGS:
         raise DataError(f"{path}: a parquet file is packed inside already. Unpack it.")
     try:
-        table = pyarrow.parquet.read_table(path)
-        if len(set(table.column_names)) < len(table.column_names):
-            raise DataError(f"{path}: two columns have the same name ({', '.join(table.column_names)}). Rename one.")
-        return from_dataset(datasets.Dataset(table), str(path))
-    except DataError:
-        raise
+        file = pyarrow.parquet.ParquetFile(path, memory_map=True)
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
     except Exception as error:  # damaged content and metadata end in half a dozen types
-        raise DataError(f"{path}: cannot be read as a parquet file ({first_line(error)}).") from error
+        raise unreadable(path, error) from error
+    return from_batches(str(path), file.schema_arrow.names, features, Again(lambda: parquet_batches(path)))
+
+
+def parquet_batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
+    try:
+        yield from pyarrow.parquet.ParquetFile(path, memory_map=True).iter_batches(BATCH_ROWS)
+    except Exception as error:  # as above
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read as a parquet file ({first_line(error)}).")
 
 
 def read_hub(spelling: str) -> dict[str, Table]:
@@ -230,13 +133,27 @@ def quiet_datasets() -> Iterator[None]:
 
 
 def from_dataset(part: Any, name: str) -> Table:
-    rows = [(Source(name, number), row) for number, row in enumerate(part, start=1)]
-    if not rows:
+    batches = part.with_format("arrow")
+    arrow = Again(lambda: (batch for table in batches.iter(BATCH_ROWS) for batch in table.to_batches()))
+    return replace(from_batches(name, part.column_names, part.features, arrow), fingerprint=part._fingerprint)
+
+
+def from_batches(
+    name: str, columns: Sequence[str], features: Mapping[str, Any], batches: Iterable[pyarrow.RecordBatch]
+) -> Table:
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{name}: two columns have the same name ({', '.join(columns)}). Rename one.")
+    if not any(batch.num_rows for batch in batches):
         raise DataError(f"{name} is empty.")
-    return Table(name, tuple(part.column_names), rows, {c: n for c in part.column_names if (n := class_names(part, c))})
+    names = {column: found for column in columns if (found := class_names(features[column]))}
+    return Table(name, tuple(columns), Again(lambda: batch_rows(name, batches)), names)
 
 
-def class_names(part: Any, column: str) -> list[str]:
-    feature = part.features[column]
+def batch_rows(name: str, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Row]:
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return ((Source(name, number), row) for number, row in enumerate(rows, start=1))
+
+
+def class_names(feature: Any) -> list[str]:
     names = getattr(getattr(feature, "feature", feature), "names", None)
     return list(names or [])

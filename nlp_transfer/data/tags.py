@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -12,18 +12,21 @@ from nlp_transfer.data.columns import HEADER_NAMES, word_columns
 from nlp_transfer.data.config import NerData
 from nlp_transfer.data.conll import read_conll
 from nlp_transfer.data.examples import Source, TaggedExample
+from nlp_transfer.data.layouts import TAGGED
 from nlp_transfer.data.lines import ending, zip_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.rows import Table
 from nlp_transfer.data.sources import COLUMN_ENDINGS, SEQUENCE_FILE
 from nlp_transfer.data.spans import has_spans, tagged_by_spans
-from nlp_transfer.data.tables import TABLE_FORMATS, Table, read_table, sniff
+from nlp_transfer.data.store import ExampleStore, stored
+from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.errors import DataError, did_you_mean
 from nlp_transfer.labels import OUTSIDE, PREFIXES, Scheme, detect_scheme, illegal_places, split_tag, to_iob2
 
 TAGS_FILE = "seq.out"
 
 
-def read_tagged(path: Path, config: NerData, notes: Notes) -> list[TaggedExample]:
+def read_tagged(path: Path, config: NerData, notes: Notes) -> Iterator[TaggedExample]:
     """The examples of one file, or of a folder with ``seq.in`` and ``seq.out``, with tags as they stand there."""
     if path.is_dir():
         return read_sequences(path)
@@ -35,29 +38,26 @@ def read_tagged(path: Path, config: NerData, notes: Notes) -> list[TaggedExample
     return read_conll(path, config.words_column, config.tags_column, notes)
 
 
-def read_sequences(folder: Path) -> list[TaggedExample]:
+def read_sequences(folder: Path) -> Iterator[TaggedExample]:
     file = folder / SEQUENCE_FILE
-    return [
-        tagged(Source(str(file), number), words.split(), tags.split())
-        for number, words, tags in zip_lines(file, folder / TAGS_FILE)
-    ]
+    for number, words, tags in zip_lines(file, folder / TAGS_FILE):
+        yield tagged(Source(str(file), number), words.split(), tags.split())
 
 
-def tagged_of(table: Table, config: NerData, notes: Notes) -> list[TaggedExample]:
+def tagged_of(table: Table, config: NerData, notes: Notes) -> Iterator[TaggedExample]:
     """Rows of words and tags, or of a raw text and spans of its characters."""
     if config.words_column is None and config.tags_column is None and has_spans(table):
-        return tagged_by_spans(table, config.on_misaligned_span, notes)
+        yield from tagged_by_spans(table, config.on_misaligned_span, notes)
+        return
     words_column, tags_column = word_columns(table, config.words_column, config.tags_column)
     names = table.label_names.get(tags_column, ())
-    examples = []
     for source, row in table.rows:
         words, tags = row.get(words_column), row.get(tags_column)
         if not isinstance(words, list) or not isinstance(tags, list):
             raise DataError(f"{source}: '{words_column}' and '{tags_column}' must be lists of words and of tags.")
         if not all(isinstance(word, str) for word in words):
             raise DataError(f"{source}: column '{words_column}' holds something that is no word.")
-        examples.append(tagged(source, words, [label_name(tag, names, source) for tag in tags]))
-    return examples
+        yield tagged(source, words, [label_name(tag, names, source) for tag in tags])
 
 
 def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedExample:
@@ -67,21 +67,24 @@ def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedE
     return TaggedExample(tuple(words), tuple(tags), source)
 
 
-def in_iob2(examples: Sequence[TaggedExample], config: NerData, notes: Notes) -> list[TaggedExample]:
+def in_iob2(store: ExampleStore[TaggedExample], config: NerData, notes: Notes) -> ExampleStore[TaggedExample]:
     """Recognise the tag scheme of each file, check every tag and convert."""
-    by_file = groupby(examples, key=lambda example: example.source.file)
-    return [converted for _, group in by_file for converted in file_in_iob2(list(group), config, notes)]
+    key = ["IOB2", store.fingerprint, config.on_illegal_tags]
+    return stored(TAGGED, key, lambda notes: converted(store, config, notes), notes)
 
 
-def file_in_iob2(examples: Sequence[TaggedExample], config: NerData, notes: Notes) -> list[TaggedExample]:
-    scheme = detect_scheme(example.tags for example in examples)
-    known = {tag for example in examples for tag in example.tags}
-    if scheme != "IOB2":
-        notes.say(f"{examples[0].source.file}: tags are in {scheme}, read as IOB2.")
-    for example in examples:
+def converted(store: ExampleStore[TaggedExample], config: NerData, notes: Notes) -> Iterator[TaggedExample]:
+    by_file = groupby(store, key=lambda example: example.source.file)
+    schemes = {file: detect_scheme(example.tags for example in group) for file, group in by_file}
+    for file, scheme in schemes.items():
+        if scheme != "IOB2":
+            notes.say(f"{file}: tags are in {scheme}, read as IOB2.")
+    known = set(store.label_places())
+    for example in store:
+        scheme = schemes[example.source.file]
         check_tags(example, scheme, known)
         check_order(example, scheme, config, notes)
-    return [replace(example, tags=tuple(to_iob2(example.tags, scheme))) for example in examples]
+        yield replace(example, tags=tuple(to_iob2(example.tags, scheme)))
 
 
 def check_tags(example: TaggedExample, scheme: Scheme, known: set[str]) -> None:

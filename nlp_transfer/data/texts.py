@@ -12,14 +12,15 @@ from nlp_transfer.data.config import TextData
 from nlp_transfer.data.examples import Source, TextExample
 from nlp_transfer.data.lines import zip_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.rows import Again, Row, Table
 from nlp_transfer.data.sources import SEQUENCE_FILE
-from nlp_transfer.data.tables import Table, read_table
+from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError
 
 LABEL_FILE = "label"
 
 
-def read_texts(path: Path, config: TextData, notes: Notes, *, multi_label: bool) -> list[TextExample]:
+def read_texts(path: Path, config: TextData, notes: Notes, *, multi_label: bool) -> Iterator[TextExample]:
     """The examples of one file, or of a folder with ``seq.in`` and ``label``."""
     if path.is_dir():
         return texts_of(sequence_table(path), config, notes, multi_label=multi_label)
@@ -28,30 +29,32 @@ def read_texts(path: Path, config: TextData, notes: Notes, *, multi_label: bool)
 
 def sequence_table(folder: Path) -> Table:
     file = folder / SEQUENCE_FILE
-    rows = [
-        (Source(str(file), number), {"text": text.strip(), "label": label})
-        for number, text, label in zip_lines(file, folder / LABEL_FILE)
-    ]
+    rows = Again(
+        lambda: (
+            (Source(str(file), number), {"text": text.strip(), "label": label})
+            for number, text, label in zip_lines(file, folder / LABEL_FILE)
+        )
+    )
     return Table(str(folder), ("text", "label"), rows, {})
 
 
-def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool) -> list[TextExample]:
+def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool) -> Iterator[TextExample]:
     columns = text_columns(table, config.text_column, config.text_pair_column, config.label_column)
     pair = f", second text from '{columns.text_pair}'" if columns.text_pair else ""
     notes.say(f"Text is read from column '{columns.text}'{pair}, label from '{columns.label}'.")
-    rows: Iterable[tuple[Source, Mapping[str, Any]]] = table.rows
+    rows = table.rows
     if config.on_missing_label == "skip":
         rows = labelled(table.rows, columns.label, notes, multi_label=multi_label)
     names = table.label_names.get(columns.label, ())
-    examples = [text_example(source, row, columns, names, multi_label) for source, row in rows]
-    if not examples:
+    is_empty = True
+    for source, row in rows:
+        is_empty = False
+        yield text_example(source, row, columns, names, multi_label)
+    if is_empty:
         raise DataError(f"{table.name}: no row has a label in column '{columns.label}'.")
-    return examples
 
 
-def labelled(
-    rows: Iterable[tuple[Source, Mapping[str, Any]]], column: str, notes: Notes, *, multi_label: bool
-) -> Iterator[tuple[Source, Mapping[str, Any]]]:
+def labelled(rows: Iterable[Row], column: str, notes: Notes, *, multi_label: bool) -> Iterator[Row]:
     for source, row in rows:
         if lacks_label(row, column, multi_label=multi_label):
             notes.count("Rows without a label, skipped", source)

@@ -5,16 +5,21 @@ Words are tokenized one by one, so that which tokens belong to which word is kno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from nlp_transfer.data.encoded import UNREAD
 from nlp_transfer.data.framing import Frame, frame_of
 
 CONTEXT_SHARE = 4
 """A window holds up to a quarter of its tokens as context before its own words, and as much after them."""
+
+MAX_KNOWN = 500_000
+"""Words whose tokens are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,11 @@ class Window:
     """A piece of a text that fits the encoder."""
 
     inputs: dict[str, list[int]]
-    own: tuple[tuple[int, int], ...]
-    """(word, position of its first token) for the words that are predicted here; the others are context."""
+    start: int
+    """The first word that is predicted here."""
+    positions: tuple[int, ...]
+    """Of the words that are predicted here: the position of each one's first token, ``UNREAD`` of one that has none.
+    Other words are context."""
 
 
 class WordTokenizer:
@@ -31,50 +39,74 @@ class WordTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
         self._tokenizer = tokenizer
-        self._pieces: dict[str, list[int]] = {}
+        self._pieces: dict[str, array[int]] = {}
         self._max_tokens = max_tokens
+
+    def learn(self, texts: Iterable[Sequence[str]]) -> None:
+        """Tokenize the words that are new all at once, which takes a tenth of the time, and all cores."""
+        if len(self._pieces) > MAX_KNOWN:
+            self._pieces.clear()
+        new = list({word: None for words in texts for word in words if word not in self._pieces})
+        if not new:
+            return
+        spelled = [f" {word}" for word in new] if self._needs_space else new
+        found = self._tokenizer(spelled, add_special_tokens=False, verbose=False)["input_ids"]
+        for word, ids in zip(new, found, strict=True):
+            self._pieces[word] = array("i", ids or [self._fallback_id])
 
     def windows(self, words: Sequence[str]) -> Iterator[Window]:
         """One window where the text fits; else windows that overlap by their context."""
-        pieces = [self.pieces(word) for word in words]
-        room = self._max_tokens - self._frame.size
-        sizes = [min(len(p), room) for p in pieces]
-        if sum(sizes) <= room:
+        pieces, sizes = self._measured(words)
+        if sum(sizes) <= self._room:
             yield self._window(pieces, sizes, (0, len(words)), (0, len(words)))
             return
-        context = room // CONTEXT_SHARE
+        context = self._room // CONTEXT_SHARE
         start = 0
         while start < len(words):
             first = reach_back(sizes, start, context)
-            while start > first and sum(sizes[first:start]) + sizes[start] > room:
+            while start > first and sum(sizes[first:start]) + sizes[start] > self._room:
                 first += 1  # a very long word leaves less room for context
-            end = reach_on(sizes, first, room)
+            end = reach_on(sizes, first, self._room)
             own_end = end if end == len(words) else max(start + 1, reach_back(sizes, end, context))
             yield self._window(pieces, sizes, (first, end), (start, own_end))
             start = own_end
 
-    def num_cut(self, words: Sequence[str]) -> int:
-        """Words of more tokens than a whole window holds; what is beyond is not read."""
-        room = self._max_tokens - self._frame.size
-        return sum(len(self.pieces(word)) > room for word in words)
+    def head(self, words: Sequence[str]) -> Window:
+        """The words that fit; the others are not read."""
+        pieces, sizes = self._measured(words)
+        end = reach_on(sizes, 0, self._room)
+        window = self._window(pieces, sizes, (0, end), (0, end))
+        return replace(window, positions=window.positions + (UNREAD,) * (len(words) - end))
 
-    def pieces(self, word: str) -> list[int]:
+    def has_cut(self, words: Sequence[str]) -> bool:
+        """Whether a word has more tokens than a whole window holds; what is beyond is not read."""
+        return any(len(self.pieces(word)) > self._room for word in words)
+
+    def pieces(self, word: str) -> array[int]:
         """The word's token ids, at least one: a word that the tokenizer drops (zero-width, empty) becomes unknown."""
         if word not in self._pieces:
-            text = f" {word}" if self._needs_space else word
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            self._pieces[word] = ids or [self._fallback_id]
+            self.learn([[word]])
         return self._pieces[word]
 
-    def _window(self, pieces: list[list[int]], sizes: list[int], held: tuple[int, int], own: tuple[int, int]) -> Window:
+    @property
+    def _room(self) -> int:
+        return self._max_tokens - self._frame.size
+
+    def _measured(self, words: Sequence[str]) -> tuple[list[array[int]], list[int]]:
+        pieces = [self.pieces(word) for word in words]
+        return pieces, [min(len(ids), self._room) for ids in pieces]
+
+    def _window(
+        self, pieces: list[array[int]], sizes: list[int], held: tuple[int, int], own: tuple[int, int]
+    ) -> Window:
         ids: list[int] = []
-        firsts: list[tuple[int, int]] = []
+        positions: list[int] = []
         start = len(self._frame.before["input_ids"])
         for word in range(*held):
             if own[0] <= word < own[1]:
-                firsts.append((word, start + len(ids)))
+                positions.append(start + len(ids))
             ids += pieces[word][: sizes[word]]
-        return Window(self._frame.around(ids), tuple(firsts))
+        return Window(self._frame.around(ids), own[0], tuple(positions))
 
     @cached_property
     def _frame(self) -> Frame:

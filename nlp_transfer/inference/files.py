@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from nlp_transfer.data.examples import Source
 from nlp_transfer.data.lines import decoded, ending, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_ner_file, read_text_file
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import Predictor, Text
@@ -44,16 +45,16 @@ def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, Any]) -
     ]
     if foreign := [name for name in columns if name not in known]:
         raise ConfigError(f"{foreign[0]}: this model does {task.name}, which takes {', '.join(known)}.")
-    examples: Sequence[Any]
+    notes = Notes()
+    examples: ExampleStore[Any]
     if isinstance(task, Ner):
-        examples, notes = read_ner_file(file, replace(NerData(train=file), **columns))
-        found = ((tag, e.source) for e in examples for tag in e.tags)
+        examples = read_ner_file(file, replace(NerData(train=file), **columns), notes)
     else:
-        examples, notes = read_text_file(file, replace(TextData(train=file), **columns), multi_label=task.multi_label)
-        found = ((label, e.source) for e in examples for label in e.labels)
-    for note in notes:
+        data = replace(TextData(train=file), **columns)
+        examples = read_text_file(file, data, notes, multi_label=task.multi_label)
+    for note in notes.lines():
         say(note)
-    refuse_unknown(task.labels, found)
+    refuse_unknown(task.labels, examples)
     return evaluate(model, task, file, examples)
 
 

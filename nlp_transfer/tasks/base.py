@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from nlp_transfer.cache import cached
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.data.batching import EncodedSplit, Indices, Padding
+from nlp_transfer.data.encoded import EncodedSplit, Indices, Padding, Row, load_rows, pack, save_rows
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import ConfigError, DataError, did_you_mean, quoted
+from nlp_transfer.fingerprints import fingerprint_of
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.metrics import Score
-from nlp_transfer.reporting.progress import say
+from nlp_transfer.reporting.progress import Bar, say
 from nlp_transfer.tasks.config import OnUnseenLabel
 
 E = TypeVar("E", TextExample, TaggedExample)
@@ -25,6 +29,8 @@ P = TypeVar("P")
 Probabilities = np.ndarray[Any, np.dtype[np.float32]]
 
 DEFAULT_MAX_TOKENS = 512
+CHUNK = 2048
+"""Examples that are tokenized together."""
 
 
 class Piece(NamedTuple):
@@ -49,6 +55,7 @@ class Task(ABC, Generic[E, P]):
 
     name: ClassVar[str]
     head: ClassVar[HeadKind]
+    token_labels: ClassVar[bool]
 
     @property
     @abstractmethod
@@ -60,9 +67,25 @@ class Task(ABC, Generic[E, P]):
         """What a person tells apart: the labels; of NER, the entity types."""
         return self.labels.names
 
-    @abstractmethod
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
-        """Rows for the network; every label of ``examples`` must be known."""
+        """Rows for the network; every label of ``examples`` must be known. Kept in the cache, and read from there,
+        where the examples have a fingerprint.
+        """
+        padding = padding_of(model)
+        fingerprint = getattr(examples, "fingerprint", None)
+        rows = self.rows(examples, model)
+        if fingerprint is None:
+            return pack(rows, padding, token_labels=self.token_labels)
+        return cached(
+            "tokens",
+            [fingerprint, repr(self), self.token_limit(model), fingerprint_of(model.tokenizer)],
+            lambda folder: save_rows(rows, padding, folder, token_labels=self.token_labels),
+            lambda folder: load_rows(folder, padding),
+        )
+
+    @abstractmethod
+    def rows(self, examples: Sequence[E], model: Model) -> Iterator[Row]:
+        """One or more of each example, in order."""
 
     @abstractmethod
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -111,33 +134,41 @@ def padding_of(model: Model) -> Padding:
     return Padding(values, tokenizer.padding_side)
 
 
-def with_unseen(
-    known: Collection[str], found: Iterable[tuple[str, Source]], on_unseen: OnUnseenLabel, train_file: str
-) -> set[str]:
-    """``known``, and if so wished the labels of other parts that train lacks: they are counted and shown.
+def in_chunks(examples: Iterable[E], bar: Bar) -> Iterator[list[E]]:
+    """As many as are tokenized at once."""
+    waiting = iter(examples)
+    while chunk := list(islice(waiting, CHUNK)):
+        yield chunk
+        bar.advance(len(chunk))
 
-    Raises DataError for such a label otherwise: the model could never predict it.
+
+def with_unseen(
+    known: Collection[str], others: Iterable[ExampleStore[E]], on_unseen: OnUnseenLabel, train_file: str
+) -> set[str]:
+    """``known``, and if so wished the classes of other parts that train lacks: they are counted and shown.
+
+    Raises DataError for such a class otherwise: the model could never predict it.
     """
-    unseen: dict[str, list[Source]] = defaultdict(list)
-    for label, source in found:
-        if label not in known:
-            unseen[label].append(source)
-    for label, places in unseen.items():
+    unseen: dict[str, list[tuple[int, Source]]] = defaultdict(list)
+    for store in others:
+        for class_, found in store.class_places().items():
+            if class_ not in known:
+                unseen[class_].append(found)
+    for class_, places in unseen.items():
         if on_unseen == "refuse":
             raise DataError(
-                f"{places[0]}: label '{label}' does not occur in the training part ({train_file}), so it cannot be "
-                f"learned. Its labels: {quoted(sorted(known))}.{did_you_mean(label, known)} Correct it, or pass "
+                f"{places[0][1]}: label '{class_}' does not occur in the training part ({train_file}), so it cannot be "
+                f"learned. Its labels: {quoted(sorted(known))}.{did_you_mean(class_, known)} Correct it, or pass "
                 "--task.on-unseen-label keep."
             )
-        say(
-            f"Label '{label}' does not occur in train: it cannot be learned. It stands {len(places):,} times elsewhere."
-        )
+        number = sum(count for count, _ in places)
+        say(f"Label '{class_}' does not occur in train: it cannot be learned. It stands {number:,} times elsewhere.")
     return {*known, *unseen}
 
 
-def refuse_unknown(labels: LabelSet, found: Iterable[tuple[str, Source]]) -> None:
+def refuse_unknown(labels: LabelSet, examples: ExampleStore[Any]) -> None:
     """Raises DataError for a label that a trained model does not know."""
-    for label, source in found:
+    for label, (_, source) in examples.label_places().items():
         if label not in labels:
             raise DataError(
                 f"{source}: label '{label}' is none of the model's: {quoted(labels.names)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nlp_transfer.data.long_texts import LongTexts
+from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
 from nlp_transfer.errors import ConfigError, refuse_other_choices
 
 ClassWeights = Literal["none", "balanced"]
@@ -49,4 +49,8 @@ class TextClassificationConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NerConfig(TaskConfig):
-    """Settings of named-entity recognition. Longer texts are read in windows that overlap."""
+    """Settings of named-entity recognition."""
+
+    long_texts: LongTaggedTexts = "windows"
+    """What is read of texts longer than max_tokens. windows: all, in windows that overlap; head: their beginning, and
+    every word beyond is predicted O, and counted as that."""

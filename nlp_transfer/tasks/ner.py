@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.data.batching import EncodedSplit, Indices, Row
-from nlp_transfer.data.examples import Splits, TaggedExample
+from nlp_transfer.data.encoded import UNREAD, EncodedSplit, Indices, Row
+from nlp_transfer.data.examples import TaggedExample
+from nlp_transfer.data.long_texts import LongTaggedTexts
+from nlp_transfer.data.splits import Splits
 from nlp_transfer.data.words import Window, WordTokenizer
 from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
 from nlp_transfer.metrics import ENTITY_METRICS, Score, score_entities
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, with_unseen
+from nlp_transfer.reporting.progress import progress_bar
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
 from nlp_transfer.tasks.config import NerConfig
 
 
@@ -41,25 +45,29 @@ class Tagging:
 class Ner(Task[TaggedExample, Tagging]):
     """Token classification with the tag of a word at its first token."""
 
+    long_texts: LongTaggedTexts = "windows"
+    """What is read of texts longer than the limit; see ``NerConfig``."""
+
     name: ClassVar[str] = "ner"
     head: ClassVar[HeadKind] = "token"
+    token_labels: ClassVar[bool] = True
 
     @classmethod
     def for_splits(cls, splits: Splits[TaggedExample], config: NerConfig) -> Ner:
         """Entity types of the training part. Raises DataError when it has none, or another part has others."""
-        counts = Counter(tag for example in splits.train for tag in example.tags)
-        types = {split_tag(tag)[1] for tag in counts} - {""}
+        counts = Counter({tag: number for tag, (number, _) in splits.train.label_places().items()})
+        types = set(splits.train.class_places())
         file = splits.train[0].source.file
         if not types:
             raise DataError(f"{file}: the training part holds no entity: every tag is O. Check tags_column.")
-        others = ((span.label, e.place(span.start)) for e in splits.others() for span in spans_of(e.tags))
-        labels = LabelSet.for_tags(with_unseen(types, others, config.on_unseen_label, file))
+        labels = LabelSet.for_tags(with_unseen(types, splits.others(), config.on_unseen_label, file))
         weights = balanced_weights(labels, counts) if config.class_weights == "balanced" else None
         return cls(
             labels=labels,
             max_tokens=config.max_tokens,
             class_weights=weights,
             label_smoothing=config.label_smoothing,
+            long_texts=config.long_texts,
         )
 
     @property
@@ -70,22 +78,29 @@ class Ner(Task[TaggedExample, Tagging]):
     def classes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(split_tag(name)[1] for name in self.labels.names[1:]))
 
-    def encode(self, examples: Sequence[TaggedExample], model: Model) -> EncodedSplit:
+    def rows(self, examples: Sequence[TaggedExample], model: Model) -> Iterator[Row]:
         tokenizer = WordTokenizer(model.tokenizer, self.token_limit(model))
-        rows = [
-            Row(window.inputs, self._label_ids(window, example.tags), number, words=window.own)
-            for number, example in enumerate(examples)
-            for window in tokenizer.windows(example.words)
-        ]
-        num_cut = sum(tokenizer.num_cut(example.words) > 0 for example in examples)
-        return EncodedSplit(rows, padding_of(model), token_labels=True, num_cut=num_cut)
+        numbers = count()
+        with progress_bar("tokenizing", len(examples)) as bar:
+            for chunk in in_chunks(examples, bar):
+                tokenizer.learn(example.words for example in chunk)
+                for example in chunk:
+                    yield from self._rows_of(next(numbers), example, tokenizer)
+
+    def _rows_of(self, number: int, example: TaggedExample, tokenizer: WordTokenizer) -> Iterator[Row]:
+        is_head = self.long_texts == "head"
+        has_cut = tokenizer.has_cut(example.words)
+        for window in [tokenizer.head(example.words)] if is_head else tokenizer.windows(example.words):
+            labels = self._label_ids(window, example.tags)
+            is_cut = has_cut or UNREAD in window.positions
+            yield Row(window.inputs, labels, number, window.start, window.positions, is_cut)
 
     def _label_ids(self, window: Window, tags: Sequence[str]) -> list[int]:
         """The tag at the first token of the window's own words; texts that are only predicted have no tags."""
         ids = [IGNORE_INDEX] * len(window.inputs["input_ids"])
-        for word, position in window.own:
-            if tags:
-                ids[position] = self.labels.id(tags[word])
+        for tag, position in zip(tags[window.start :], window.positions, strict=False):
+            if position != UNREAD:
+                ids[position] = self.labels.id(tag)
         return ids
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -101,13 +116,12 @@ class Ner(Task[TaggedExample, Tagging]):
 
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         probabilities = torch.softmax(logits.float(), dim=-1).cpu().numpy()
-        width = probabilities.shape[1]
         found = []
         for i, row in zip(indices, probabilities, strict=True):
-            shift = width - len(split.rows[i].inputs["input_ids"]) if split.padding.side == "left" else 0
-            own = split.rows[i].words
-            positions = [position + shift for _, position in own]
-            found.append(Piece(split.rows[i].example, own[0][0] if own else 0, row[positions]))
+            positions = split.positions_of(i, len(row))
+            of_words = row[positions]
+            of_words[positions == UNREAD] = np.eye(len(self.labels), dtype=np.float32)[0]  # O, the first label
+            found.append(Piece(int(split.examples[i]), int(split.starts[i]), of_words))
         return found
 
     def predictions(self, probabilities: Sequence[Probabilities]) -> list[Tagging]:
@@ -137,7 +151,7 @@ class Ner(Task[TaggedExample, Tagging]):
         }
 
     def settings(self) -> dict[str, Any]:
-        return {"name": self.name, "labels": list(self.labels.names), "scheme": "IOB2"}
+        return {"name": self.name, "labels": list(self.labels.names), "scheme": "IOB2", "long_texts": self.long_texts}
 
 
 def best_legal_tags(probabilities: Probabilities) -> list[int]:

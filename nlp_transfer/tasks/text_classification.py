@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +15,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.data.batching import EncodedSplit, Indices, Row
-from nlp_transfer.data.examples import Splits, TextExample
+from nlp_transfer.data.encoded import EncodedSplit, Indices, Row
+from nlp_transfer.data.examples import TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.long_texts import LongTexts, pieces_of
+from nlp_transfer.data.splits import Splits
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, padding_of, with_unseen
+from nlp_transfer.reporting.progress import progress_bar
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
 from nlp_transfer.tasks.config import TextClassificationConfig
 
 THRESHOLD = 0.5
@@ -60,19 +63,19 @@ class TextClassification(Task[TextExample, Classification]):
 
     name: ClassVar[str] = "text_classification"
     head: ClassVar[HeadKind] = "sequence"
+    token_labels: ClassVar[bool] = False
 
     @classmethod
     def for_splits(cls, splits: Splits[TextExample], config: TextClassificationConfig) -> TextClassification:
         """The labels of the training part. Raises DataError when there is nothing to tell apart."""
-        counts = Counter(label for example in splits.train for label in example.labels)
+        counts = Counter({label: number for label, (number, _) in splits.train.label_places().items()})
         file = splits.train[0].source.file
         if len(counts) < (1 if config.multi_label else 2):
             raise DataError(
                 f"{file}: the training part has {len(counts)} label ({', '.join(counts) or 'none'}); "
                 "classification needs at least two. Check label_column."
             )
-        others = ((label, e.source) for e in splits.others() for label in e.labels)
-        labels = LabelSet.collect(with_unseen(counts, others, config.on_unseen_label, file))
+        labels = LabelSet.collect(with_unseen(counts, splits.others(), config.on_unseen_label, file))
         weights = class_weights(labels, counts, len(splits.train), config)
         return cls(
             labels=labels,
@@ -92,24 +95,36 @@ class TextClassification(Task[TextExample, Classification]):
     def metric_names(self) -> tuple[str, ...]:
         return LABEL_SET_METRICS if self.multi_label else CLASS_METRICS
 
-    def encode(self, examples: Sequence[TextExample], model: Model) -> EncodedSplit:
+    def rows(self, examples: Sequence[TextExample], model: Model) -> Iterator[Row]:
         limit = self.token_limit(model)
-        self._refuse_other_kind(examples)
-        texts = [example.text for example in examples]
-        pairs = [example.text_pair for example in examples] if self.text_pair else None
-        encoding = model.tokenizer(texts, pairs, verbose=False)
-        padding = padding_of(model)
-        num_long, rows = 0, []
-        for i, example in enumerate(examples):
-            read = [{name: encoding[name][i] for name in padding.values}]
-            if len(read[0]["input_ids"]) > limit:
-                num_long += 1
-                read = self._shortened(example, read[0]["input_ids"], limit, model.tokenizer)
-            rows += [
-                Row({name: inputs[name] for name in padding.values}, self._label_ids(example), i, number)
-                for number, inputs in enumerate(read)
-            ]
-        return EncodedSplit(rows, padding, token_labels=False, num_cut=0 if self.long_texts == "windows" else num_long)
+        numbers = count()
+        with progress_bar("tokenizing", len(examples)) as bar:
+            for chunk in in_chunks(examples, bar):
+                self._refuse_other_kind(chunk)
+                encoding = model.tokenizer(
+                    [example.text for example in chunk],
+                    [example.text_pair for example in chunk] if self.text_pair else None,
+                    return_attention_mask=False,
+                    verbose=False,
+                )
+                for i, example in enumerate(chunk):
+                    inputs = {name: encoding[name][i] for name in encoding}
+                    yield from self._rows_of(next(numbers), example, inputs, limit, model.tokenizer)
+
+    def _rows_of(
+        self,
+        number: int,
+        example: TextExample,
+        inputs: dict[str, list[int]],
+        limit: int,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> Iterator[Row]:
+        ids, labels = inputs["input_ids"], self._label_ids(example)
+        if len(ids) <= limit:
+            yield Row(inputs, labels, number)
+            return
+        for piece, shortened in enumerate(self._shortened(example, ids, limit, tokenizer)):
+            yield Row(shortened, labels, number, piece, is_cut=self.long_texts != "windows")
 
     def _shortened(
         self, example: TextExample, ids: Sequence[int], limit: int, tokenizer: PreTrainedTokenizerBase
@@ -153,7 +168,7 @@ class TextClassification(Task[TextExample, Classification]):
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         probabilities = torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=-1)
         return [
-            Piece(split.rows[i].example, split.rows[i].number, row[np.newaxis])
+            Piece(int(split.examples[i]), int(split.starts[i]), row[np.newaxis])
             for i, row in zip(indices, probabilities.float().cpu().numpy(), strict=True)
         ]
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nlp_transfer.data.batching import BatchPlan, EncodedSplit
+from nlp_transfer.data.batching import BatchPlan
+from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.training.config import TrainingConfig
 
 FITTED_WIDTH = 384
@@ -41,7 +42,7 @@ def plan_training(
     config: TrainingConfig, split: EncodedSplit, *, adapter: str, num_labels: int, width: int, num_processes: int
 ) -> TrainingPlan:
     """Fill what ``config`` leaves open; ``width`` is the encoder's hidden size."""
-    rows = len(split.rows)
+    rows = len(split)
     rows_per_step = power_of_two_near(rows / STEPS_AN_EPOCH, MIN_ROWS, MAX_ROWS)
     micro_batches = config.gradient_accumulation_steps * num_processes
     # the step stays the same size however many micro-batches it is spread over

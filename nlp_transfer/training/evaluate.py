@@ -13,7 +13,8 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.batching import EncodedSplit, inference_batches
+from nlp_transfer.data.batching import inference_batches
+from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
@@ -41,7 +42,7 @@ def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -
     """Predict in fp32 and score. In several processes each takes a share, and all return the whole."""
     split = task.encode(examples, model)
     say_cut(split, part, task.token_limit(model))
-    with progress_bar(f"evaluating {part}", len(split.rows)) as bar:
+    with progress_bar(f"evaluating {part}", len(split)) as bar:
         probabilities = predict_split(model.network, task, split, len(examples), bar, together=True)
     predictions = task.predictions(probabilities)
     return Evaluation(part, examples, predictions, task.score(predictions, examples))

@@ -15,7 +15,7 @@ from torch import nn
 
 from nlp_transfer.adapters.trainable import count_parameters, trainable_state
 from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.batching import EncodedSplit
+from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.errors import ConfigError, counted, quoted
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import progress_bar, say
@@ -64,7 +64,7 @@ def fit(
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
     log.plan(run.plan, run.accelerator, run.split.num_cut, metric)
     inner = run.accelerator.unwrap_model(run.state.network)
-    with progress_bar("training", len(run.split.rows) * run.plan.num_epochs) as bar:
+    with progress_bar("training", len(run.split) * run.plan.num_epochs) as bar:
         for result in steps_of(run, task, config):
             log.step(result, bar)
             if not result.ends_epoch:
@@ -140,7 +140,7 @@ def describe(run: Run, model: Model, task: Task[Any, Any]) -> None:
 
 def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples: Sequence[E]) -> Metrics:
     """Scores in the precision of the training."""
-    with progress_bar("validating", len(split.rows)) as bar:
+    with progress_bar("validating", len(split)) as bar:
         probabilities = predict_split(network, task, split, len(examples), bar, together=True)
     return task.score(task.predictions(probabilities), examples).metrics
 

@@ -18,6 +18,7 @@ from nlp_transfer.training.loop import StepResult
 
 CONFIG_FILE = "config.json"
 SPLITS_FILE = "splits.json"
+DATA_FILE = "data.json"
 LOG_FILE = "log.jsonl"
 METRICS_FILE = "metrics.json"
 """Its presence says that a run is finished."""
@@ -37,7 +38,7 @@ class Log:
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / METRICS_FILE).unlink(missing_ok=True)
-            for name in (CONFIG_FILE, SPLITS_FILE):
+            for name in (CONFIG_FILE, SPLITS_FILE, DATA_FILE):
                 if (waiting := staged(path.parent / name)).is_file():
                     waiting.replace(path.parent / name)
             path.write_text("")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from nlp_transfer.data.batching import EncodedSplit, Indices, Step
+from nlp_transfer.data.batching import Step
+from nlp_transfer.data.encoded import EncodedSplit, Indices
 from nlp_transfer.training.defaults import TrainingPlan
 
 LossSum = Callable[[Tensor, Tensor], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import nlp_transfer as nt
 from nlp_transfer.adapters.trainable import trainable_state
-from nlp_transfer.data.batching import EncodedSplit
+from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.training.defaults import plan_training
 from nlp_transfer.training.loop import LossSum, Progress, TrainState, take_step
 from nlp_transfer.training.precision import make_accelerator
@@ -28,11 +28,11 @@ NO_CLIPPING = 1e9
 def load(checkpoint: str, corpus: str, task_name: str) -> tuple[nt.Model, LossSum, EncodedSplit]:
     """A model with fresh LoRA adapters, dropout off, and the corpus encoded for it."""
     if task_name == "ner":
-        splits = nt.read_ner(nt.NerData(train=corpus, validation=corpus))
+        splits = nt.read_ner(nt.NerData(train=corpus, validation=corpus, allow_leakage=True))
         task = nt.Ner.for_splits(splits, nt.NerConfig())
         model = nt.load_token_classifier(checkpoint, task.labels)
     else:
-        splits = nt.read_text_classification(nt.TextData(train=corpus, validation=corpus))
+        splits = nt.read_text_classification(nt.TextData(train=corpus, validation=corpus, allow_leakage=True))
         task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
         model = nt.load_sequence_classifier(checkpoint, task.labels)
     model = nt.add_adapter(model, "lora", nt.LoraConfig(rank=4, init="gaussian"))

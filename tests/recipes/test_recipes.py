@@ -50,6 +50,7 @@ def test_ner_learns_and_its_model_gives_the_same_entities(checkpoint, conll, tmp
         module.Config(
             train=str(conll),
             validation=str(conll),
+            allow_leakage=True,
             test=str(conll),
             checkpoint=checkpoint,
             adapter=adapter,
@@ -104,6 +105,7 @@ def test_text_pairs_are_learned(checkpoint, tmp_path):
         module.Config(
             train=file,
             validation=file,
+            allow_leakage=True,
             checkpoint=checkpoint,
             adapter="none",
             run_dir=tmp_path / "run",
@@ -128,6 +130,7 @@ def test_several_labels_a_text_are_learned(checkpoint, tmp_path):
         module.Config(
             train=file,
             validation=file,
+            allow_leakage=True,
             checkpoint=checkpoint,
             run_dir=tmp_path / "run",
             task=nt.TextClassificationConfig(multi_label=True, class_weights="balanced"),

@@ -10,15 +10,18 @@ import pytest
 
 import nlp_transfer as nt
 from nlp_transfer.checking.check import check_parts
-from nlp_transfer.checking.classes import find_in_classes
-from nlp_transfer.checking.copies import find_copies, find_near_copies, fold
-from nlp_transfer.checking.findings import Finding, Parts, item_of
-from nlp_transfer.checking.lengths import find_long, token_lengths
+from nlp_transfer.checking.classes import find_in_classes, find_in_texts
+from nlp_transfer.checking.copies import find_copies, find_leaks
+from nlp_transfer.checking.findings import Finding, Parts
+from nlp_transfer.checking.lengths import find_long, measure
+from nlp_transfer.checking.near_copies import find_near_copies
 from nlp_transfer.checking.suspects import held_out_margins
 from nlp_transfer.data.config import TextData
 from nlp_transfer.data.examples import Source
+from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_text_parts
+from nlp_transfer.data.store import ExampleStore
 from tests.corpus import real_data
 
 WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "ru", "te", "vo") for b in ("ban", "dor", "fen", "gil", "hus", "jam")]
@@ -36,7 +39,7 @@ def texts(part: str, numbers: range, labels: str = "xy") -> list[nt.TextExample]
 
 
 def parts_of(**parts: list) -> Parts:
-    return {name: [item_of(example) for example in part] for name, part in parts.items()}
+    return {name: ExampleStore.of(part) for name, part in parts.items()}
 
 
 def named(findings: list[Finding], kind: str) -> Finding | None:
@@ -45,9 +48,9 @@ def named(findings: list[Finding], kind: str) -> Finding | None:
 
 def test_clean_data_gives_no_finding():
     parts = parts_of(train=texts("train", range(200)), test=texts("test", range(200, 260)))
-    assert find_copies(parts, allow_leakage=False) == []
+    assert find_copies(parts) + find_leaks(parts, allow_leakage=False) == []
     assert find_near_copies(parts) == []
-    assert find_in_classes(parts, is_ner=False) == []
+    assert find_in_classes(parts) == []
 
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda t: f"  {t.replace(' ', '   ')}", lambda t: t.title()])
@@ -56,10 +59,10 @@ def test_copies_of_train_are_found_whatever_their_case_and_blanks(change, number
     train, test = texts("train", range(400)), texts("test", range(400, 600))
     copies = [replace(e, text=change(e.text), source=Source("test", 1000 + i)) for i, e in enumerate(train[:number])]
     parts = parts_of(train=train, test=[*test, *copies])
-    leak = named(find_copies(parts, allow_leakage=False), "leakage")
+    leak = named(find_leaks(parts, allow_leakage=False), "leakage")
     assert leak is not None
     assert (leak.count, leak.severity, leak.places[0]) == (number, severity, "test:1000 as train:1")
-    allowed = named(find_copies(parts, allow_leakage=True), "leakage")
+    allowed = named(find_leaks(parts, allow_leakage=True), "leakage")
     assert allowed is not None
     assert allowed.severity == "warning"
 
@@ -70,7 +73,7 @@ def test_a_text_with_two_labels_and_a_repeated_one_are_found():
         replace(train[0], source=Source("train", 99)),
         replace(train[1], labels=("z",), source=Source("train", 98)),
     ]
-    findings = find_copies(parts_of(train=[*train, *again]), allow_leakage=False)
+    findings = find_copies(parts_of(train=[*train, *again]))
     repeated, contradicting = named(findings, "duplicates"), named(findings, "contradictions")
     assert repeated is not None
     assert contradicting is not None
@@ -94,7 +97,7 @@ def test_odd_classes_are_found():
     train = texts("train", range(600), "x" * 5 + "y") + texts("slip", range(600, 602), ["refund_request"])
     train += texts("train", range(700, 900), ["refund-request"])
     test = texts("test", range(2000, 2010), "xz")
-    kinds = {f.kind: f for f in find_in_classes(parts_of(train=train, test=test), is_ner=False)}
+    kinds = {f.kind: f for f in find_in_classes(parts_of(train=train, test=test))}
     assert kinds["rare_classes"].places == ("'refund_request' (2)",)
     assert kinds["label_slips"].places == ("'refund_request' (2) near 'refund-request' (200)",)
     assert (kinds["unseen_labels"].severity, kinds["unseen_labels"].places) == ("error", ("'z' (5)",))
@@ -105,7 +108,7 @@ def test_labels_that_are_lists_of_others_are_found():
     train = [
         nt.TextExample(text(i), (label,), Source("train", i)) for i, label in enumerate(["1", "2", "1,2", "3"] * 9)
     ]
-    finding = named(find_in_classes(parts_of(train=train), is_ner=False), "label_lists")
+    finding = named(find_in_classes(parts_of(train=train)), "label_lists")
     assert finding is not None
     assert finding.places == ("'1,2'",)
 
@@ -113,7 +116,7 @@ def test_labels_that_are_lists_of_others_are_found():
 def test_entities_that_train_and_test_share_are_counted():
     train = [nt.TaggedExample(("Ada", "left", "New", "York"), ("B-PER", "O", "B-LOC", "I-LOC"), Source("train", 1))]
     test = [nt.TaggedExample(("new", "york", "and", "Rome"), ("B-LOC", "I-LOC", "O", "B-LOC"), Source("test", 1))]
-    seen = named(find_in_classes(parts_of(train=train, test=test), is_ner=True), "seen_entities")
+    seen = named(find_in_texts(parts_of(train=train, test=test)), "seen_entities")
     assert seen is not None
     assert "1 of the 2 entities of test (50%)" in seen.message
     assert seen.places == ("new york",)
@@ -121,7 +124,7 @@ def test_entities_that_train_and_test_share_are_counted():
 
 def test_invisible_characters_are_found():
     train = [*texts("train", range(20)), nt.TextExample("a\u200bb", ("x",), Source("train", 77))]
-    finding = named(find_in_classes(parts_of(train=train), is_ner=False), "invisible_characters")
+    finding = named(find_in_texts(parts_of(train=train)), "invisible_characters")
     assert finding is not None
     assert finding.places == ("train:77",)
 
@@ -130,10 +133,10 @@ def test_what_a_limit_would_cut_is_counted(checkpoint):
     tokenizer = nt.load_sequence_classifier(checkpoint, nt.LabelSet(("x", "y"))).tokenizer
     train = [nt.TextExample("film " * n, ("x",), Source("train", n)) for n in (1, 5, 60)]
     parts = parts_of(train=train)
-    lengths = token_lengths(parts, tokenizer)
-    [finding] = find_long(parts, lengths, 30, is_ner=False)
+    lengths = measure(parts["train"], tokenizer, 30)
+    finding = find_long("train", parts["train"], lengths, 30)
     assert (finding.count, finding.severity, finding.places) == (1, "warning", ("train:60",))
-    beyond = (lengths["train"][2] - 30) / lengths["train"].sum()
+    beyond = (lengths.tokens[2] - 30) / lengths.tokens.sum()
     assert f"{beyond:.1%} of all tokens" in finding.message
 
 
@@ -150,7 +153,7 @@ def test_flipped_labels_have_the_worst_margins():
 
 
 def test_without_a_checkpoint_the_rest_is_checked_and_that_is_said():
-    check = check_parts({"train": texts("train", range(30))}, (), "./nowhere")
+    check = check_parts(parts_of(train=texts("train", range(30))), (), "./nowhere")
     assert [finding.kind for finding in check.findings] == ["not_checked"]
     assert check.lengths == {}
 
@@ -163,10 +166,10 @@ def test_planted_faults_are_found_in_real_data():
     parts = read_text_parts(config, Notes(), multi_label=False)
     known = {fold(example.text) for example in parts["train"]}
     disjoint = [example for example in parts["test"] if fold(example.text) not in known]
-    before = find_copies(parts_of(train=parts["train"], test=disjoint), allow_leakage=False)
+    before = find_leaks(parts_of(train=parts["train"], test=disjoint), allow_leakage=False)
     assert named(before, "leakage") is None
-    copies = random.Random(0).sample(parts["train"], len(parts["train"]) // 20)
+    copies = random.Random(0).sample(list(parts["train"]), len(parts["train"]) // 20)
     changed = [replace(e, text=f" {e.text.swapcase()} ") if i % 50 == 0 else e for i, e in enumerate(copies)]
-    leak = named(find_copies(parts_of(train=parts["train"], test=disjoint + changed), allow_leakage=False), "leakage")
+    leak = named(find_leaks(parts_of(train=parts["train"], test=disjoint + changed), allow_leakage=False), "leakage")
     assert leak is not None
     assert leak.count == len(copies)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nlp_transfer.data.batching import BatchPlan, EncodedSplit, Padding, Row, Step, inference_batches
+from nlp_transfer.data.batching import BatchPlan, Step, inference_batches
+from nlp_transfer.data.encoded import EncodedSplit, Padding, Row, pack
 from nlp_transfer.labels import IGNORE_INDEX
 
 NUM_ROWS = 1003
@@ -162,7 +163,7 @@ def make_split(*labels: int | list[int] | list[float], side: str = "right", toke
         }
         rows.append(Row(inputs, label, number))
     padding = Padding({"input_ids": 9, "attention_mask": 0, "token_type_ids": 3}, side)
-    return EncodedSplit(rows, padding, token_labels=token_labels)
+    return pack(rows, padding, token_labels=token_labels)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_each_policy_reads_what_it_says_and_counts_what_it_cuts(checkpoint, poli
     model = nt.load_sequence_classifier(checkpoint, labels)
     examples = [nt.TextExample("film " * 31, ("a",)), nt.TextExample("a film", ("b",))]
     split = task.encode(examples, model)
-    assert [row.example for row in split.rows] == [0] * rows + [1]
+    assert split.examples.tolist() == [0] * rows + [1]
     assert max(split.lengths) <= 16
     assert split.num_cut == cut
     evaluation = nt.evaluate(model, task, "test", examples)

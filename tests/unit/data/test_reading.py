@@ -11,6 +11,7 @@ import pytest
 
 from nlp_transfer.data.config import TextData
 from nlp_transfer.data.examples import Source, TextExample
+from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_text_classification, read_text_file
 from nlp_transfer.errors import DataError
 
@@ -19,7 +20,7 @@ ROWS = [("Good film", "praise"), ('He said "no", twice', "blame"), ("été 東�
 
 def read(path: Path, *, multi_label: bool = False, **columns: str) -> list[TextExample]:
     """The examples of one file."""
-    return read_text_file(str(path), TextData(train=str(path), **columns), multi_label=multi_label)[0]
+    return list(read_text_file(str(path), TextData(train=str(path), **columns), Notes(), multi_label=multi_label))
 
 
 def pairs(examples: list[TextExample]) -> list[tuple[str, str]]:
@@ -175,7 +176,7 @@ def test_columns_are_recognised_or_named(tmp_path, columns, expected):
 def test_what_was_recognised_is_said(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("premise,hypothesis,label\none,two,a\n")
-    splits = read_text_classification(TextData(train=str(path), validation=str(path)))
+    splits = read_text_classification(TextData(train=str(path), validation=str(path), allow_leakage=True))
     assert splits.notes[0] == "Text is read from column 'premise', second text from 'hypothesis', label from 'label'."
 
 

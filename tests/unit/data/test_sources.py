@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nlp_transfer.data.config import NerData, TextData
+from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.reading import read_ner, read_ner_file, read_text_classification, read_text_file
 from nlp_transfer.errors import DataError
 
@@ -18,8 +19,18 @@ ROWS = "text,label\nété 東京,x\nplain,y\n"
 EXPECTED = [("été 東京", "x", 2), ("plain", "y", 3)]
 
 
+def texts_and_notes(spelling, config):
+    notes = Notes()
+    return list(read_text_file(spelling, config, notes, multi_label=False)), notes.lines()
+
+
+def tagged_and_notes(spelling, config):
+    notes = Notes()
+    return list(read_ner_file(spelling, config, notes)), notes.lines()
+
+
 def read(path: Path) -> list[tuple[str, str, int]]:
-    examples, _ = read_text_file(str(path), TextData(train=str(path)), multi_label=False)
+    examples, _ = texts_and_notes(str(path), TextData(train=str(path)))
     return [(e.text, e.labels[0], e.source.line) for e in examples]
 
 
@@ -36,7 +47,7 @@ def test_a_text_file_is_read_in_any_encoding_and_packing(tmp_path, encoding, end
 def test_a_csv_file_may_part_its_columns_otherwise_and_that_is_said(tmp_path, mark, said):
     path = tmp_path / "rows.csv"
     path.write_text(ROWS.replace(",", mark).replace("plain", '"a, b"'))
-    examples, notes = read_text_file(str(path), TextData(train=str(path)), multi_label=False)
+    examples, notes = texts_and_notes(str(path), TextData(train=str(path)))
     assert [e.text for e in examples] == ["été 東京", "a, b"]
     assert f"{path}: columns are parted by {said}." in notes
 
@@ -49,11 +60,11 @@ def write_rows(path: Path, *texts: str) -> None:
 def test_shards_are_read_one_after_the_other(tmp_path):
     for number in (2, 1, 10):
         write_rows(tmp_path / f"part-{number:02}.csv", f"text {number}", f"more {number}")
-    examples, _ = read_text_file(f"{tmp_path}/part-*.csv", TextData(train=""), multi_label=False)
+    examples, _ = texts_and_notes(f"{tmp_path}/part-*.csv", TextData(train=""))
     assert [e.text for e in examples] == [f"{word} {number}" for number in (1, 2, 10) for word in ("text", "more")]
     assert examples[-1].source.file == str(tmp_path / "part-10.csv")
     with pytest.raises(DataError, match="no file fits this pattern"):
-        read_text_file(f"{tmp_path}/part-*.tsv", TextData(train=""), multi_label=False)
+        texts_and_notes(f"{tmp_path}/part-*.tsv", TextData(train=""))
 
 
 LAYOUTS = {
@@ -116,7 +127,7 @@ def test_rows_without_a_label_are_skipped_if_so_wished_and_counted(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("text,label\na,x\nb,\nc,  \nd,y\n")
     config = TextData(train=str(path), on_missing_label="skip")
-    examples, notes = read_text_file(str(path), config, multi_label=False)
+    examples, notes = texts_and_notes(str(path), config)
     assert [e.text for e in examples] == ["a", "d"]
     assert f"Rows without a label, skipped: 2 (first: {path}:3)." in notes
 
@@ -159,7 +170,7 @@ CONLL_U = """# sent_id = 1
 def test_conll_u_is_read_by_its_words(tmp_path):
     path = tmp_path / "set.conllu"
     path.write_text(CONLL_U)
-    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    examples, notes = tagged_and_notes(str(path), NerData(train=str(path)))
     assert [e.words for e in examples] == [("He", "'s", "in", "Rome"), ("Ada", "left")]
     assert [e.tags[-1] for e in examples] == ["B-LOC", "O"]
     assert any("column 0 counts the words" in note for note in notes)
@@ -187,7 +198,7 @@ SPAN_ROWS = {
 def test_spans_of_characters_become_tags_of_words(tmp_path, row):
     path = tmp_path / "set.jsonl"
     path.write_text(json.dumps(row) + "\n")
-    [example], _ = read_ner_file(str(path), NerData(train=str(path)))
+    [example], _ = tagged_and_notes(str(path), NerData(train=str(path)))
     assert example.words == ("Ada", "Lovelace", ",", "of", "London", ".")
     assert example.tags == ("B-PER", "I-PER", "O", "O", "B-LOC", "O")
 
@@ -195,11 +206,11 @@ def test_spans_of_characters_become_tags_of_words(tmp_path, row):
 def test_a_span_that_cuts_a_word_is_widened_and_counted_or_refused(tmp_path):
     path = tmp_path / "set.jsonl"
     path.write_text(json.dumps({"text": TEXT, "entities": [[1, 9, "PER"]]}) + "\n")
-    [example], notes = read_ner_file(str(path), NerData(train=str(path)))
+    [example], notes = tagged_and_notes(str(path), NerData(train=str(path)))
     assert example.tags == ("B-PER", "I-PER", "O", "O", "O", "O")
     assert f"Spans that cut a word, widened to whole words: 1 (first: {path}:1)." in notes
     with pytest.raises(DataError, match=r"span 1 to 9 \('da Lovel'\) cuts a word"):
-        read_ner_file(str(path), NerData(train=str(path), on_misaligned_span="refuse"))
+        tagged_and_notes(str(path), NerData(train=str(path), on_misaligned_span="refuse"))
 
 
 @pytest.mark.parametrize(
@@ -215,19 +226,19 @@ def test_a_span_that_cuts_a_word_is_widened_and_counted_or_refused(tmp_path):
 def test_illegal_tags_are_repaired_and_counted_or_refused(tmp_path, tags, read):
     path = tmp_path / "set.conll"
     path.write_text("".join(f"word {tag}\n" for tag in tags.split()) + "\nAda B-X\nof I-X\n" * ("S-" not in tags))
-    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    examples, notes = tagged_and_notes(str(path), NerData(train=str(path)))
     assert examples[0].tags == tuple(read.split())
     is_legal = tags == "B-PER E-PER O S-LOC"
     assert any(", repaired: " in note for note in notes) == (not is_legal)
     if not is_legal:
         with pytest.raises(DataError, match="cannot stand"):
-            read_ner_file(str(path), NerData(train=str(path), on_illegal_tags="refuse"))
+            tagged_and_notes(str(path), NerData(train=str(path), on_illegal_tags="refuse"))
 
 
 def test_comments_are_told_from_words_and_counted(tmp_path):
     path = tmp_path / "set.conll"
     path.write_text("# sent_id = 1\n# O\nHi O\n\n# sent_id = 2\nAda B-PER\n# O\n#MeToo O\n")
-    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    examples, notes = tagged_and_notes(str(path), NerData(train=str(path)))
     assert [e.words for e in examples] == [("#", "Hi"), ("Ada", "#", "#MeToo")]
     assert f"Comment lines of {path}, passed over: 2 (first: {path}:1)." in notes
 
@@ -235,7 +246,7 @@ def test_comments_are_told_from_words_and_counted(tmp_path):
 def test_types_are_merged_before_tags_are_repaired(tmp_path):
     path = tmp_path / "set.conll"
     path.write_text("Ada B-PER\nLovelace I-Per\n\nBob B-PER\n")
-    splits = read_ner(NerData(train=str(path), validation=str(path), on_similar_labels="merge"))
+    splits = read_ner(NerData(train=str(path), validation=str(path), allow_leakage=True, on_similar_labels="merge"))
     assert splits.train[0].tags == ("B-PER", "I-PER")
     assert not any(", repaired: " in note for note in splits.notes)
 
@@ -250,7 +261,7 @@ def test_rejected_annotations_are_skipped_and_counted(tmp_path):
     path = tmp_path / "set.jsonl"
     rows = [{"text": TEXT, "spans": [], "answer": answer} for answer in ("accept", "reject", "ignore")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    examples, notes = read_ner_file(str(path), NerData(train=str(path)))
+    examples, notes = tagged_and_notes(str(path), NerData(train=str(path)))
     assert len(examples) == 1
     assert any(
         note == f"Texts that were rejected or ignored in annotation, skipped: 2 (first: {path}:2)." for note in notes
@@ -261,5 +272,5 @@ def test_rejected_annotations_are_skipped_and_counted(tmp_path):
 def test_a_column_file_may_begin_with_anything(tmp_path, line):
     path = tmp_path / "set.conll"
     path.write_text(f"{line}\nAda B-PER\n")
-    [example], _ = read_ner_file(str(path), NerData(train=str(path)))
+    [example], _ = tagged_and_notes(str(path), NerData(train=str(path)))
     assert example.words == (line.split()[0], "Ada")

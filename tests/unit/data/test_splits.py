@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from nlp_transfer.data.config import NerData, TextData
-from nlp_transfer.data.examples import Source, Splits, TaggedExample, TextExample
+from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.reading import fold, read_ner, read_text_classification
-from nlp_transfer.data.splits import complete
+from nlp_transfer.data.reading import read_ner, read_text_classification
+from nlp_transfer.data.splits import Splits, complete
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError
 
 SEEDS = range(20)
@@ -32,15 +34,9 @@ def split(
     test: Sequence[TextExample] | None = None,
     seed: int = 0,
 ) -> Splits[TextExample]:
-    return complete(
-        train,
-        validation,
-        test,
-        seed=seed,
-        key=lambda e: fold(e.text),
-        stratum=lambda e: "\t".join(e.labels),
-        notes=Notes(),
-    )
+    named = {"train": train, "validation": validation, "test": test}
+    parts = {name: ExampleStore.of(part) for name, part in named.items() if part is not None}
+    return complete(parts, seed=seed, allow_leakage=False, notes=Notes())
 
 
 def classes(part: Sequence[TextExample]) -> Counter[str]:
@@ -83,7 +79,7 @@ def test_duplicates_up_to_case_and_blanks_stay_on_one_side(seed):
     spellings = ("Good film {}", "good  film {}", " GOOD FILM\t{} ")
     examples = make([(spelling.format(i), f"class {i % 2}") for i in range(40) for spelling in spellings])
     parts = split(examples, seed=seed)
-    texts = [{fold(example.text) for example in part} for _, part in parts.parts()]
+    texts = [{fold(example.text) for example in part} for _, part in parts.parts().items()]
     assert sum(map(len, texts)) == len(set.union(*texts)) == 40
     assert len(parts.validation) == pytest.approx(12, abs=3)
 
@@ -98,9 +94,9 @@ def test_pairs_are_duplicates_only_when_both_texts_are(tmp_path):
 
 def test_the_seed_alone_decides_what_is_held_out():
     examples = uneven_classes()
-    drawn = [split(examples, seed=seed) for seed in (*SEEDS, *SEEDS)]
+    drawn = [[tuple(part) for _, part in split(examples, seed=seed).parts().items()] for seed in (*SEEDS, *SEEDS)]
     assert drawn[: len(SEEDS)] == drawn[len(SEEDS) :]
-    assert len({tuple(parts.test) for parts in drawn}) == len(SEEDS)
+    assert len({parts[-1] for parts in drawn}) == len(SEEDS)
 
 
 def test_held_out_examples_are_written_down():
@@ -125,12 +121,12 @@ def test_only_what_is_not_named_is_held_out(validation, test, held_out):
     assert list(parts.held_out or {}) == held_out
     assert parts.scored[0] == ("validation" if validation and not test else "test")
     if not held_out:
-        assert parts.train == train
+        assert list(parts.train) == train
 
 
 def test_a_part_that_is_named_does_not_change_the_other_one_held_out():
     train, other = uneven_classes(), make([("another text", "common")])
-    assert split(train, test=other).validation == split(train, test=other[:1]).validation
+    assert list(split(train, test=other).validation) == list(split(train, test=other * 2).validation)
 
 
 @pytest.mark.parametrize("examples", [make(ONE_CLASS_EACH), make(ONE_TEXT)], ids=["one a class", "one text"])
@@ -147,7 +143,7 @@ def test_too_few_examples_are_not_split():
 @pytest.mark.parametrize("count", [10, 11, 15, 20])
 def test_the_smallest_sets_give_something_to_every_part(count):
     parts = split(make([(f"text {i}", f"class {i % 2}") for i in range(count)]))
-    assert all(len(part) >= 1 for _, part in parts.parts())
+    assert all(len(part) >= 1 for _, part in parts.parts().items())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -157,18 +153,30 @@ def test_no_entity_type_vanishes_from_train(tmp_path, seed):
     path.write_text("\n\n".join(f"word{i} B-{type_}\nmore O" for i, type_ in enumerate(types)))
     parts = read_ner(NerData(train=str(path)), seed=seed)
     assert {tag for example in parts.train for tag in example.tags} == {"O", *(f"B-{type_}" for type_ in types)}
-    examples: list[TaggedExample] = [example for _, part in parts.parts() for example in part]
+    examples: list[TaggedExample] = [example for _, part in parts.parts().items() for example in part]
     assert sorted(example.source.line for example in examples) == list(range(1, 3 * len(types), 3))
 
 
-def test_examples_that_also_stand_in_train_are_counted_and_said(tmp_path):
-    for name, texts in {"train": ["a b", "c", "d"], "test": ["A  b", "e", "c"]}.items():
-        (tmp_path / f"{name}.csv").write_text(
-            "text,label\n" + "".join(f"{t},{'xy'[i % 2]}\n" for i, t in enumerate(texts))
-        )
-    config = TextData(
-        train=str(tmp_path / "train.csv"), validation=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv")
-    )
-    notes = read_text_classification(config).notes
-    what = "Examples of test that also stand in train, which makes its score too high"
-    assert f"{what}: 2 (first: {tmp_path / 'test.csv'}:2)." in notes
+LEAKING = {"train": ["a b", "c", "d"], "test": ["e", "A  b", "c"]}
+
+
+def write_leaking(folder):
+    for name, texts in LEAKING.items():
+        rows = "".join(f"{text},{'xy'[i % 2]}\n" for i, text in enumerate(texts))
+        (folder / f"{name}.csv").write_text("text,label\n" + rows)
+    return {"train": str(folder / "train.csv"), "validation": str(folder / "test.csv")}
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_examples_that_also_stand_in_train_are_refused_where_they_are_many(tmp_path, part):
+    files = write_leaking(tmp_path) | {part: str(tmp_path / "test.csv")}
+    with pytest.raises(
+        DataError, match=r"test\.csv:3: 2 examples of \w+ \(66\.7%\), .* --allow-leakage"
+    ):
+        read_text_classification(TextData(**files))
+
+
+def test_examples_that_also_stand_in_train_are_counted_where_they_are_allowed(tmp_path):
+    notes = read_text_classification(TextData(**write_leaking(tmp_path), allow_leakage=True)).notes
+    what = "Examples of validation that also stand in train, which makes its score too high"
+    assert f"{what}: 2 (first: {tmp_path / 'test.csv'}:3)." in notes

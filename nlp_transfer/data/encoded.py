@@ -1,0 +1,221 @@
+"""Encoded rows, one after the other in flat arrays, and the padded tensors that are made of some of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlp_transfer.labels import IGNORE_INDEX
+
+Indices = tuple[int, ...]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+ATTENTION_MASK = "attention_mask"
+SPLIT_FILE = "split.json"
+UNREAD = -1
+"""The position of a word that lies beyond the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a forward pass: an example, or one window of a long one."""
+
+    inputs: Mapping[str, list[int]]
+    """What the tokenizer gives, by name; all lists are as long as ``input_ids``."""
+    labels: int | list[int] | list[float]
+    """One id, one number a label (multi-label), or one id a token."""
+    example: int
+    """Position of its example in the split."""
+    start: int = 0
+    """Which of its example's rows it is; where labels belong to words, the first word that is predicted here."""
+    positions: tuple[int, ...] = ()
+    """Where labels belong to words: the first token, or ``UNREAD``, of each word from ``start`` on predicted here."""
+    is_cut: bool = False
+    """Whether something of its example lies beyond the limit and is not read."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What fills a row up to the width of its batch."""
+
+    values: dict[str, int]
+    side: str
+    """"right", or "left" for the few models that read the last token (XLNet)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Shapes: inputs ``(rows, tokens)``; labels ``(rows,)``, ``(rows, labels)`` or ``(rows, tokens)``."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The rows of a split. Row ``i`` holds the tokens ``offsets[i]:offsets[i + 1]`` of every flat array."""
+
+    inputs: Mapping[str, IntArray]
+    """Flat, by name, without the attention mask, which is 1 for every token that is no padding."""
+    offsets: IntArray
+    labels: np.ndarray[Any, Any]
+    """Shape ``(rows,)``, ``(rows, labels)`` (multi-label), or flat with ``token_labels``."""
+    examples: IntArray
+    """Of each row; see ``Row``. As are ``starts`` and, flat, ``positions``."""
+    starts: IntArray
+    positions: IntArray
+    position_offsets: IntArray
+    padding: Padding
+    token_labels: bool
+    """Whether labels belong to tokens, so that they are padded with the inputs."""
+    num_cut: int = 0
+    """Examples of which something lies beyond the limit and was not read."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        return np.diff(self.offsets)
+
+    @cached_property
+    def num_targets(self) -> IntArray:
+        """Of each row: the positions that count in the loss."""
+        counts = self.labels != IGNORE_INDEX
+        if not self.token_labels:
+            found: IntArray = counts.reshape(len(self), -1).sum(axis=1)
+            return found
+        before = np.concatenate([[0], np.cumsum(counts)])
+        return np.diff(before[self.offsets])
+
+    def positions_of(self, row: int, width: int) -> IntArray:
+        """Where in a batch of this width the words that ``row`` predicts stand; ``UNREAD`` for words that do not."""
+        own = self.positions[self.position_offsets[row] : self.position_offsets[row + 1]]
+        shift = width - int(self.lengths[row]) if self.padding.side == "left" else 0
+        return np.where(own == UNREAD, UNREAD, own + shift)
+
+    def batch(self, indices: Indices) -> Batch:
+        filled = {name: self._padded(indices, flat, self.padding.values[name]) for name, flat in self.inputs.items()}
+        filled[ATTENTION_MASK] = self._mask(indices)
+        inputs = {name: torch.from_numpy(filled[name]) for name in self.padding.values}
+        if self.token_labels:
+            return Batch(inputs, torch.from_numpy(self._padded(indices, self.labels, IGNORE_INDEX)))
+        return Batch(inputs, torch.from_numpy(self.labels[list(indices)]))
+
+    def empty_batch(self) -> Batch:
+        """One row without a target: what a process computes when a step has no more rows for it."""
+        batch = self.batch((int(self.lengths.argmin()),))
+        return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX))
+
+    def _padded(self, indices: Indices, flat: IntArray, fill: int) -> IntArray:
+        width = int(self.lengths[list(indices)].max())
+        padded = np.full((len(indices), width), fill, dtype=np.int64)
+        for line, i in zip(padded, indices, strict=True):
+            values = flat[self.offsets[i] : self.offsets[i + 1]]
+            line[self._place(len(values), width)] = values
+        return padded
+
+    def _mask(self, indices: Indices) -> IntArray:
+        lengths = self.lengths[list(indices)]
+        mask = np.zeros((len(indices), int(lengths.max())), dtype=np.int64)
+        for line, length in zip(mask, lengths, strict=True):
+            line[self._place(int(length), len(line))] = 1
+        return mask
+
+    def _place(self, length: int, width: int) -> slice:
+        return slice(length) if self.padding.side == "right" else slice(width - length, width)
+
+
+def pack(rows: Iterable[Row], padding: Padding, *, token_labels: bool) -> EncodedSplit:
+    """In memory."""
+    files: dict[str, io.BytesIO] = {}
+    header = write_rows(rows, padding, lambda name: files.setdefault(name, io.BytesIO()), token_labels=token_labels)
+    return assemble(header, padding, lambda name, kind: np.frombuffer(files[name].getvalue(), kind))
+
+
+def save_rows(rows: Iterable[Row], padding: Padding, folder: Path, *, token_labels: bool) -> None:
+    """On disk: what is packed does not stay in memory."""
+    with ExitStack() as opened:
+        header = write_rows(
+            rows, padding, lambda name: opened.enter_context((folder / name).open("wb")), token_labels=token_labels
+        )
+    (folder / SPLIT_FILE).write_text(json.dumps(header), "utf-8")
+
+
+def load_rows(folder: Path, padding: Padding) -> EncodedSplit:
+    """Mapped into memory. Raises ValueError where files were cut."""
+
+    def read(name: str, kind: str) -> np.ndarray[Any, Any]:
+        is_empty = (folder / name).stat().st_size == 0  # which cannot be mapped
+        return np.zeros(0, kind) if is_empty else np.memmap(folder / name, kind, mode="r")
+
+    return assemble(json.loads((folder / SPLIT_FILE).read_text("utf-8")), padding, read)
+
+
+def write_rows(
+    rows: Iterable[Row], padding: Padding, file: Callable[[str], BinaryIO], *, token_labels: bool
+) -> dict[str, Any]:
+    """Append every row to the files of all arrays; gives what else there is to know."""
+    names = [name for name in padding.values if name != ATTENTION_MASK]
+    inputs = {name: file(name) for name in names}
+    labels, sizes, places, positions = (file(name) for name in ("labels", "sizes", "places", "positions"))
+    num_rows, num_labels, cut = 0, 0, set()
+    for row in rows:
+        for name, out in inputs.items():
+            out.write(array("i", row.inputs[name]).tobytes())
+        if isinstance(row.labels, int):
+            labels.write(array("i", [row.labels]).tobytes())
+        else:
+            num_labels = 0 if token_labels else len(row.labels)
+            labels.write(array("i" if token_labels else "f", row.labels).tobytes())
+        sizes.write(array("q", [len(row.inputs["input_ids"]), len(row.positions)]).tobytes())
+        places.write(array("q", [row.example, row.start]).tobytes())
+        positions.write(array("i", row.positions).tobytes())
+        num_rows += 1
+        if row.is_cut:
+            cut.add(row.example)
+    return {"rows": num_rows, "labels": num_labels, "token_labels": token_labels, "cut": len(cut)}
+
+
+def assemble(
+    header: Mapping[str, Any], padding: Padding, read: Callable[[str, str], np.ndarray[Any, Any]]
+) -> EncodedSplit:
+    """The split whose arrays ``read`` gives by name and type."""
+    sizes, places = read("sizes", "i8").reshape(header["rows"], 2), read("places", "i8").reshape(header["rows"], 2)
+    offsets, position_offsets = (np.concatenate([[0], np.cumsum(sizes[:, i])]) for i in (0, 1))
+    labels = read("labels", "f4" if header["labels"] else "i4")
+    if header["labels"]:
+        labels = labels.reshape(header["rows"], header["labels"])
+    split = EncodedSplit(
+        {name: read(name, "i4") for name in padding.values if name != ATTENTION_MASK},
+        offsets,
+        labels if header["token_labels"] or header["labels"] else labels.astype(np.int64),
+        places[:, 0],
+        places[:, 1],
+        read("positions", "i4"),
+        position_offsets,
+        padding,
+        token_labels=header["token_labels"],
+        num_cut=header["cut"],
+    )
+    wanted = [*[offsets[-1]] * len(split.inputs), position_offsets[-1]]
+    if [*map(len, split.inputs.values()), len(split.positions)] != wanted or (
+        len(labels) != (offsets[-1] if split.token_labels else header["rows"])
+    ):
+        raise ValueError("arrays of a split are of unequal length")
+    return split
