@@ -47,7 +47,11 @@ def fingerprint_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """Over all that decides about tokens, for one version of the libraries."""
     settings = sorted((name, repr(value)) for name, value in tokenizer.init_kwargs.items())
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return hash_json([settings, sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()])
+    if backend is None:
+        return hash_json([settings, sorted(tokenizer.get_vocab().items())])
+    backend.no_truncation()  # what an earlier call asked for stays set, and is no part of it
+    backend.no_padding()
+    return hash_json([settings, backend.to_str()])
 
 
 def hash_json(value: Any) -> str:

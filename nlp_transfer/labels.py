@@ -109,18 +109,19 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     neighbours of one type; a file that fits both is IOB2.
     """
     prefixes: Counter[str] = Counter()
-    any_begin_inside, any_plain_begin = False, False
+    any_begin_inside, any_plain_begin, num_entities = False, False, 0
     for tags in sequences:
         previous = ""
         for tag in tags:
             prefix, label = split_tag(tag)
             prefixes[prefix] += 1
+            num_entities += prefix in "BSU" or (bool(label) and label != previous)
             any_begin_inside |= prefix == "I" and label != previous
             any_plain_begin |= prefix == "B" and label != previous
             previous = label
     marked: dict[Scheme, int] = {"BIOES": prefixes["E"] + prefixes["S"], "BILOU": prefixes["L"] + prefixes["U"]}
     scheme = max(marked, key=lambda name: marked[name])
-    if marked[scheme] and 2 * marked[scheme] >= prefixes["B"] + prefixes["S"] + prefixes["U"]:
+    if marked[scheme] and 2 * marked[scheme] >= num_entities:
         return scheme
     return "IOB1" if any_begin_inside and not any_plain_begin else "IOB2"
 

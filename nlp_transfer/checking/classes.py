@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from nlp_transfer.checking.findings import Finding, Parts, first_places, text_of
-from nlp_transfer.data.cells import MULTI_LABEL_SEPARATOR
 from nlp_transfer.data.examples import TaggedExample
 from nlp_transfer.data.folding import INVISIBLE, fold
 from nlp_transfer.data.layouts import TAGGED
@@ -16,6 +15,7 @@ from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
 
 INVISIBLE_CHARACTER = re.compile(f"[{''.join(map(chr, INVISIBLE))}]")
+LIST_MARK = re.compile("[,;|，]")
 RARE = 5
 """Fewer examples teach next to nothing."""
 UNEVEN = 100
@@ -68,15 +68,14 @@ def lists(counts: Counter[str]) -> Finding:
     found = [
         name
         for name in counts
-        if MULTI_LABEL_SEPARATOR in name
-        and all(part.strip() in counts for part in name.split(MULTI_LABEL_SEPARATOR) if part.strip())
+        if LIST_MARK.search(name) and all(part.strip() in counts for part in LIST_MARK.split(name) if part.strip())
     ]
     return Finding(
         kind="label_lists",
         severity="warning",
         count=len(found),
-        message=f"{counted(len(found), 'label')} made of other labels. For several labels a text pass --multi-label, "
-        "and --task.multi-label to a run.",
+        message=f"{counted(len(found), 'label')} made of other labels. For several labels a text part "
+        "them by commas and pass --multi-label, and --task.multi-label to a run.",
         places=first_places([f"'{name}'" for name in found]),
     )
 

@@ -14,6 +14,7 @@ from nlp_transfer.data.examples import TaggedExample, TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.layouts import TAGGED
 from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.data.tokenizing import encode_texts
 from nlp_transfer.data.words import WordTokenizer
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import spans_of
@@ -50,7 +51,7 @@ def measure(part: ExampleStore[Any], tokenizer: PreTrainedTokenizerBase, limit: 
 def text_lengths(examples: Sequence[TextExample], tokenizer: PreTrainedTokenizerBase) -> IntArray:
     texts = [example.text for example in examples]
     pairs = [example.text_pair for example in examples] if examples[0].text_pair is not None else None
-    return np.array(list(map(len, tokenizer(texts, pairs, verbose=False)["input_ids"])), dtype=np.int64)
+    return np.array([len(inputs["input_ids"]) for inputs in encode_texts(tokenizer, texts, pairs)], dtype=np.int64)
 
 
 def word_ends(examples: Sequence[TaggedExample], words: WordTokenizer) -> list[IntArray]:

@@ -26,6 +26,8 @@ LABEL_NAMES = (
     *("label", "labels", "category", "class", "intent", "sentiment", "target", "emotion", "emotions", "topic"),
     *("categories", "classes", "gold_label", "rating", "stance", "y"),
 )
+INDEX_NAMES = ("", "id", "index", "unnamed: 0", "__index_level_0__", "nr", "no")
+"""What counts rows is no label, even where it is the only other column."""
 WORDS_NAMES = ("tokens", "words", "token", "word")
 TAGS_NAMES = ("ner_tags", "tags", "ner", "labels", "entities", "tag", "label")
 HEADER_NAMES = frozenset((*TEXT_NAMES, *LABEL_NAMES, *WORDS_NAMES, *TAGS_NAMES, *sum(PAIR_NAMES.values(), ())))
@@ -85,6 +87,13 @@ def word_columns(table: Table, words: str | None, tags: str | None) -> tuple[str
     return words_column, tags_column
 
 
+def usual_word_columns(table: Table) -> list[str]:
+    """The columns of words and tags, where both have usual names other than those that spans have, too."""
+    words = column(table, None, WORDS_NAMES, "words", "--words-column")
+    tags = column(table, None, ("ner_tags", "tags", "ner"), "tags", "--tags-column")
+    return [words, tags] if words and tags else []
+
+
 def column(table: Table, wanted: str | None, usual: Sequence[str], what: str, setting: str) -> str | None:
     """The wanted column, or the first usual one that the table has, or None."""
     if wanted is not None:
@@ -94,13 +103,17 @@ def column(table: Table, wanted: str | None, usual: Sequence[str], what: str, se
             f"{table.name}: no column '{wanted}' for the {what} ({setting}). "
             f"The columns are {quoted(table.columns)}.{did_you_mean(wanted, table.columns)}"
         )
-    by_folded = {name.casefold(): name for name in reversed(table.columns)}
-    return next((by_folded[name] for name in usual if name in by_folded), None)
+    found = next((name for name in usual if name in map(str.casefold, table.columns)), None)
+    spellings = [name for name in table.columns if name.casefold() == found]
+    if len(spellings) > 1:
+        raise DataError(f"{table.name}: columns {quoted(spellings)} may both be the {what}. Name one with {setting}.")
+    return spellings[0] if spellings else None
 
 
 def guess_label(table: Table, text: str | None) -> str:
     """Of two columns without usual names, the label is the one whose values recur."""
-    candidates = [name for name in table.columns if name != text and name.casefold() not in TEXT_NAMES]
+    no_label = {*TEXT_NAMES, *INDEX_NAMES}
+    candidates = [name for name in table.columns if name != text and name.casefold() not in no_label]
     if len(table.columns) == 2 and len(candidates) == 1:
         return candidates[0]
     if len(candidates) == 2 == len(table.columns):

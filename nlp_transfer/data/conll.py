@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.rows import Again
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, counted
+from nlp_transfer.labels import OUTSIDE
 
-DOCUMENT_START = "-DOCSTART-"
+DOCUMENT_START = re.compile(r"-+docstart-*\S*", re.IGNORECASE)
 MIN_COLUMNS = 2
 RANGE, NUMBER = re.compile(r"\d+[-.]\d+"), re.compile(r"\d+([-.]\d+)?")
 COMMENT, TAG = re.compile(r"#\s"), re.compile(r"O|[BIESLU]-\S+")
@@ -22,6 +23,7 @@ Rows = list[tuple[int, list[str]]]
 """Numbered lines, split into cells."""
 MANY_WORDS = 1000
 """In one sentence: more than anyone speaks."""
+LINE_MARK = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 TABS, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 
 
@@ -42,7 +44,7 @@ def read_conll(path: Path, words_column: str | None, tags_column: str | None, no
     Columns are parted by tabs where the file has tabs, else by blanks. Document starts, comments (lines that begin with
     "# " before a sentence) and CoNLL-U's ranges of words (``3-4``) are passed over.
     """
-    form = form_of(path, notes)
+    form = form_of(path)
     words, tags = column_number(words_column, 0), column_number(tags_column, -1)
     counts_words = form.counts_words and form.width > MIN_COLUMNS and words_column != "0"
     if counts_words:
@@ -53,39 +55,54 @@ def read_conll(path: Path, words_column: str | None, tags_column: str | None, no
             raise DataError(
                 f"{path}: {setting} {index} is outside the file's {form.width} columns, 0 to {form.width - 1}."
             )
-    for rows in sentences(path, form.separator, notes):
+    if words % form.width == tags % form.width:
+        raise DataError(f"{path}: column {words} cannot hold both words and tags. Name --words-column, --tags-column.")
+    if form.width > MIN_COLUMNS:
+        notes.say(f"{path}: words are read from column {words % form.width}, tags from column {tags % form.width}.")
+    for rows in sentences(path, form, notes):
+        refuse_ragged(rows, path, form.width)
+        own = rows
         if counts_words:
             refuse_miscounted(rows, path)
-        own = [row for row in rows if not (counts_words and RANGE.fullmatch(row[1][0]))]
-        if own:
-            yield sentence(path, own, form.width, words, tags)
+            own = without_ranges(rows, path, tags)
+        yield sentence(path, own, words, tags, notes)
 
 
-def form_of(path: Path, notes: Notes) -> Form:
-    """Reads the file twice. Raises DataError where it holds no sentence."""
-    content = Again(lambda: without_comments(numbered_lines(path), path, Notes()))
-    separator = TABS if any("\t" in line.strip() for _, line in content) else BLANKS
-    widths: Counter[int] = Counter()
-    num_sentences, num_words, num_numbers = 0, 0, 0
-    for rows in sentences(path, separator, Notes()):
-        num_sentences += 1
+def without_ranges(rows: Rows, path: Path, tags: int) -> Rows:
+    """The words alone. Raises DataError where a range or an empty node bears a tag, which would be lost."""
+    for number, row in rows:
+        if RANGE.fullmatch(row[0]) and row[tags] not in (OUTSIDE, "_"):
+            raise DataError(
+                f"{path}:{number}: {row[0]} is passed over, but bears the tag '{row[tags]}'. Tag the words."
+            )
+    own = [row for row in rows if not RANGE.fullmatch(row[1][0])]
+    if not own:
+        raise DataError(f"{path}:{rows[0][0]}: a sentence without a word. Delete it.")
+    return own
+
+
+def form_of(path: Path) -> Form:
+    """Reads the file three times. Raises DataError where it holds no sentence."""
+    lines = Again(lambda: (line for _, line in numbered_lines(path) if line.strip() and not line.startswith("#")))
+    separator = TABS if any("\t" in line.strip() for line in lines) else BLANKS
+    widths = Counter(width for line in lines if (width := len(split(line, separator))) >= MIN_COLUMNS)
+    width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
+    form = Form(separator, width, counts_words=False)
+    num_words, num_numbers = 0, 0
+    for rows in sentences(path, form, Notes()):
         num_words += len(rows)
         num_numbers += sum(bool(NUMBER.fullmatch(row[0])) for _, row in rows)
-        widths.update(len(row) for _, row in rows if len(row) >= MIN_COLUMNS)
-    if not num_sentences:
+    if not num_words:
         raise DataError(f"{path} holds no sentence. It needs a word and its tag in every line.")
-    if num_sentences == 1 and num_words >= MANY_WORDS:
-        notes.say(f"{path} holds one sentence of {num_words:,} words; a blank line would part sentences.")
-    width = widths.most_common(1)[0][0] if widths else MIN_COLUMNS
-    return Form(separator, width, num_numbers > num_words / 2)
+    return replace(form, counts_words=num_numbers > num_words / 2)
 
 
-def sentences(path: Path, separator: re.Pattern[str], notes: Notes) -> Iterator[Rows]:
+def sentences(path: Path, form: Form, notes: Notes) -> Iterator[Rows]:
     """The numbered rows of one sentence after the other, split into cells."""
     block: Rows = []
-    for number, line in without_comments(numbered_lines(path), path, notes):
-        row = split(line, separator)
-        if row and row[0] != DOCUMENT_START:
+    for number, line in without_comments(numbered_lines(path), path, form.width, notes):
+        row = split(line, form.separator)
+        if row and not DOCUMENT_START.fullmatch(row[0]):
             block.append((number, row))
         elif block:
             yield block
@@ -94,15 +111,19 @@ def sentences(path: Path, separator: re.Pattern[str], notes: Notes) -> Iterator[
         yield block
 
 
-def without_comments(lines: Iterable[tuple[int, str]], path: Path, notes: Notes) -> Iterator[tuple[int, str]]:
-    """A line is a comment where no sentence has begun, unless its last cell is a tag: "#" may be a word."""
+def without_comments(
+    lines: Iterable[tuple[int, str]], path: Path, width: int, notes: Notes
+) -> Iterator[tuple[int, str]]:
+    """A line is a comment where no sentence has begun, unless it has all columns and a tag in the last: "#" may be a
+    word.
+    """
     between = True
     for number, line in lines:
         cells = line.split()
-        if between and COMMENT.match(line) and not (len(cells) > 1 and TAG.fullmatch(cells[-1])):
+        if between and COMMENT.match(line) and not (len(cells) == width and TAG.fullmatch(cells[-1])):
             notes.count(f"Comment lines of {path}, passed over", Source(str(path), number))
             continue
-        between = not cells or cells[0] == DOCUMENT_START
+        between = not cells or bool(DOCUMENT_START.fullmatch(cells[0]))
         yield number, line
 
 
@@ -129,19 +150,34 @@ def refuse_miscounted(rows: Rows, path: Path) -> None:
 
 def split(line: str, separator: re.Pattern[str]) -> list[str]:
     """Only blanks and tabs part columns: a word may hold a no-break space."""
-    inner = line.strip(" \t")
-    return [cell.strip(" ") for cell in separator.split(inner)] if inner else []
+    inner = line.rstrip(" \t")
+    return (
+        [cell.strip(" ") for cell in separator.split(inner if separator is TABS else inner.lstrip(" \t"))]
+        if inner
+        else []
+    )
 
 
-def sentence(
-    path: Path, rows: Sequence[tuple[int, list[str]]], width: int, words_column: int, tags_column: int
-) -> TaggedExample:
+def refuse_ragged(rows: Rows, path: Path, width: int) -> None:
     for number, row in rows:
         if len(row) != width:
             raise DataError(
-                f"{path}:{number}: {len(row)} columns where {width} are expected: {' '.join(row)[:60]!r}. "
+                f"{path}:{number}: {counted(len(row), 'column')} where {width} are expected: {' '.join(row)[:60]!r}. "
                 "Every line holds a word and its tag, and a blank line parts sentences."
             )
+
+
+def sentence(path: Path, rows: Rows, words_column: int, tags_column: int, notes: Notes) -> TaggedExample:
+    for number, row in rows:
+        if not row[words_column]:
+            raise DataError(f"{path}:{number}: the word is empty. Delete the line, or write the word.")
+        if LINE_MARK.search(row[words_column]):
+            notes.count(f"Words of {path} that hold a line separator (U+2028, U+0085)", Source(str(path), number))
+    if len(rows) >= MANY_WORDS:
+        notes.count(
+            f"Sentences of {path} with {MANY_WORDS:,} words or more; a blank line parts sentences",
+            Source(str(path), rows[0][0]),
+        )
     words = tuple(row[words_column] for _, row in rows)
     tags = tuple(row[tags_column] for _, row in rows)
     lines = tuple(number for number, _ in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,45 +14,85 @@ from nlp_transfer.data.folding import fold
 from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.rows import Again, Row, Table
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, counted, quoted
 
 MAX_FIELD = 2**31 - 1
 """The csv module's own limit of 131,072 characters refuses long documents."""
+MAX_SHOWN = 60
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+NAMED_SEPARATOR = re.compile(r"\ufeff?sep=(.)", re.IGNORECASE)
+"""What Excel reads, and writes, above the header."""
+ROWS_LOOKED_AT = 200
+QUOTES = "\"'“”„«»"
 NumberedCells = tuple[int, list[str]]
 
 
 def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: Notes) -> Table:
+    refuse_other_content(path)
     separator = "\t" if kind == "tsv" else separator_of(path, notes)
     rows = Again(lambda: split_tsv(path) if kind == "tsv" else split_csv(path, separator))
-    seen = survey(rows)
+    seen = survey(rows, path, notes)
     if seen is None:
         raise DataError(f"{path} is empty. It needs a text and a label in every row.")
     has_header = is_header(seen, header_names)
     names = seen.first if has_header else [f"column{i}" for i in range(1, len(seen.first) + 1)]
     if has_header and not seen.num_below:
-        raise DataError(f"{path} is empty below its header ({', '.join(names)}).")
+        raise DataError(f"{path} is empty below its header ({quoted(names)}).")
+    if not (has_header and header_names & set(map(str.casefold, names))):
+        what = "its first row is taken as the header" if has_header else "taken to have no header; the first row is"
+        notes.say(f"{path}: {what}: {quoted([name[:MAX_SHOWN] for name in seen.first])}.")
     # spreadsheets write columns without a name and without content behind the others
     kept = [i for i, name in enumerate(names) if name or seen.filled[i]]
     columns = tuple(names[i] for i in kept)
     if len(set(columns)) < len(columns):
-        raise DataError(f"{path}: two columns have the same name ({', '.join(columns)}). Rename one.")
-    body = Again(lambda: delimited_rows(path, kind, rows, names, kept, has_header=has_header))
+        raise DataError(f"{path}: two columns have the same name ({quoted(columns)}). Rename one.")
+    body = Again(lambda: delimited_rows(path, kind, rows, names, kept, header_names if has_header else None))
     return Table(str(path), columns, body, {})
 
 
 def delimited_rows(
-    path: Path, kind: str, rows: Iterable[NumberedCells], names: Sequence[str], kept: Sequence[int], *, has_header: bool
+    path: Path,
+    kind: str,
+    rows: Iterable[NumberedCells],
+    names: Sequence[str],
+    kept: Sequence[int],
+    header_names: frozenset[str] | None,
 ) -> Iterator[Row]:
     header = [fold(name) for name in names]
-    for line, row in islice(rows, int(has_header), None):
+    usual = header_names or frozenset()
+    for line, row in islice(rows, int(header_names is not None), None):
         if repeats(row, header):
             raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
+        if len(row) > 1 and fold(row[0]) in usual and len(set(row)) == len(row) and usual.issuperset(map(fold, row)):
+            raise DataError(f"{path}:{line}: looks like a header ({quoted(row)}). Delete the row, or what is above it.")
         if len(row) != len(names):
+            hint = "Is this line a part of the one before?"
+            if len(row) > len(names):
+                hint = "Quote texts that hold a comma." if kind == "csv" else "A text must not hold a tab."
             raise DataError(
-                f"{path}:{line}: {len(row)} columns where {len(names)} are expected ({', '.join(names)}). "
-                + ("Quote texts that hold a comma." if kind == "csv" else "A text must not hold a tab.")
+                f"{path}:{line}: {counted(len(row), 'column')} where {len(names)} are expected ({quoted(names)}). "
+                + hint
             )
         yield Source(str(path), line), {names[i]: row[i] for i in kept}
+
+
+def refuse_other_content(path: Path) -> None:
+    first = next((line.strip() for _, line in numbered_lines(path) if line.strip()), "")
+    if first.startswith("{") and first.endswith("}"):
+        raise DataError(f"{path} holds JSON lines. Let its name end in .jsonl.")
+    if first.startswith("__label__"):
+        raise DataError(f"{path} is in fastText's format, which is not read. Write it as csv: text,label.")
+
+
+def count_oddities(cell: str, source: Source, notes: Notes) -> None:
+    """What is no error, and yet often not meant."""
+    if "\n" in cell:
+        notes.count(f"Texts of {source.file} that go over several lines between quotation marks", source)
+    if cell.startswith("="):
+        notes.count(f"Cells of {source.file} that are a spreadsheet's formulas", source)
+    bare = cell.strip()
+    if len(bare) > 1 and bare[0] in QUOTES and bare[-1] in QUOTES:
+        notes.count(f"Cells of {source.file} with quotation marks that are read as part of them", source)
 
 
 def repeats(row: Sequence[str], header: Sequence[str]) -> bool:
@@ -73,16 +114,18 @@ class Survey:
     """Whether a column holds something below the first row."""
 
 
-def survey(rows: Iterable[NumberedCells]) -> Survey | None:
-    """None where there is no row."""
+def survey(rows: Iterable[NumberedCells], path: Path, notes: Notes) -> Survey | None:
+    """None where there is no row. What looks odd is counted."""
     waiting = iter(rows)
-    _, first = next(waiting, (0, []))
+    line, first = next(waiting, (0, []))
     if not first:
         return None
+    for cell in first:
+        count_oddities(cell, Source(str(path), line), notes)
     first = [cell.strip() for cell in first]
     folded = [fold(cell) for cell in first]
     seen = Survey(first, 0, [False] * len(first), False, [False] * len(first))
-    for _, row in waiting:
+    for line, row in waiting:
         seen.num_below += 1
         seen.is_repeated = seen.is_repeated or repeats(row, folded)
         for i, cell in enumerate(first):
@@ -91,6 +134,7 @@ def survey(rows: Iterable[NumberedCells]) -> Survey | None:
                 continue
             seen.filled[i] = seen.filled[i] or bool(row[i].strip())
             seen.recurring[i] = seen.recurring[i] or (cell == row[i].strip())
+            count_oddities(row[i], Source(str(path), line), notes)
     return seen
 
 
@@ -102,18 +146,42 @@ def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def separator_of(path: Path, notes: Notes) -> str:
-    """A comma; a semicolon or a tab where the first line has one and no comma, as some programs write csv."""
+    """A comma, unless the first line says ``sep=;`` or has none and another mark.
+
+    Raises DataError where two marks fit alike.
+    """
     first = next((line for _, line in numbered_lines(path) if line.strip()), "")
-    other = next((mark for mark in ";\t" if mark in first), None)
-    if other is None or "," in first:
-        return ","
-    notes.say(f"{path}: columns are parted by {'semicolons' if other == ';' else 'tabs'}.")
-    return other
+    if named := NAMED_SEPARATOR.fullmatch(first):
+        notes.say(f"{path}: columns are parted by {named[1]!r}, as its first line says.")
+        return named[1]
+    found = [mark for mark in SEPARATORS if mark in first]
+    if found and found[0] == "," and len(found) > 1:
+        fitting = [mark for mark in found if parts_evenly(path, mark)]
+        if len(fitting) > 1:
+            names = " and ".join(SEPARATORS[mark] for mark in fitting[:2])
+            raise DataError(
+                f"{path}: {names} both part its rows evenly. Put 'sep=,' or the like into a line at its top."
+            )
+        found = fitting or found
+    separator = found[0] if found else ","
+    if separator != ",":
+        notes.say(f"{path}: columns are parted by {SEPARATORS[separator]}.")
+    return separator
+
+
+def parts_evenly(path: Path, separator: str) -> bool:
+    """Whether the first rows have equally many cells, and more than one."""
+    try:
+        widths = {len(row) for _, row in islice(split_csv(path, separator), ROWS_LOOKED_AT)}
+    except DataError:
+        return False
+    return len(widths) == 1 and widths != {1}
 
 
 def split_csv(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(MAX_FIELD)
-    lines = (line + "\n" for _, line in numbered_lines(path))
+    numbered = numbered_lines(path)
+    lines = ("\n" if number == 1 and NAMED_SEPARATOR.fullmatch(line) else line + "\n" for number, line in numbered)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     start = 1
     try:

@@ -23,6 +23,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 ATTENTION_MASK = "attention_mask"
 SPLIT_FILE = "split.json"
+ROWS_AT_ONCE = 4096
 UNREAD = -1
 """The position of a word that lies beyond the limit."""
 
@@ -171,25 +172,43 @@ def write_rows(
     rows: Iterable[Row], padding: Padding, file: Callable[[str], BinaryIO], *, token_labels: bool
 ) -> dict[str, Any]:
     """Append every row to the files of all arrays; gives what else there is to know."""
-    names = [name for name in padding.values if name != ATTENTION_MASK]
-    inputs = {name: file(name) for name in names}
-    labels, sizes, places, positions = (file(name) for name in ("labels", "sizes", "places", "positions"))
+    kinds = dict.fromkeys((name for name in padding.values if name != ATTENTION_MASK), "i")
+    inputs = tuple(kinds)
+    kinds |= {"labels": "i", "sizes": "q", "places": "q", "positions": "i"}
+    files = {name: file(name) for name in kinds}
+    columns = {name: array(kind) for name, kind in kinds.items()}
     num_rows, num_labels, cut = 0, 0, set()
     for row in rows:
-        for name, out in inputs.items():
-            out.write(array("i", row.inputs[name]).tobytes())
-        if isinstance(row.labels, int):
-            labels.write(array("i", [row.labels]).tobytes())
-        else:
-            num_labels = 0 if token_labels else len(row.labels)
-            labels.write(array("i" if token_labels else "f", row.labels).tobytes())
-        sizes.write(array("q", [len(row.inputs["input_ids"]), len(row.positions)]).tobytes())
-        places.write(array("q", [row.example, row.start]).tobytes())
-        positions.write(array("i", row.positions).tobytes())
+        for name in inputs:
+            columns[name].extend(row.inputs[name])
+        num_labels = add_labels(row.labels, columns, token_labels=token_labels)
+        columns["sizes"].extend((len(row.inputs["input_ids"]), len(row.positions)))
+        columns["places"].extend((row.example, row.start))
+        columns["positions"].extend(row.positions)
         num_rows += 1
         if row.is_cut:
             cut.add(row.example)
+        if num_rows % ROWS_AT_ONCE == 0:
+            flush(columns, files)
+    flush(columns, files)
     return {"rows": num_rows, "labels": num_labels, "token_labels": token_labels, "cut": len(cut)}
+
+
+def add_labels(labels: int | list[int] | list[float], columns: dict[str, array[Any]], *, token_labels: bool) -> int:
+    """Gives the number of labels a row has in multi-label data, else 0."""
+    if isinstance(labels, int):
+        columns["labels"].append(labels)
+        return 0
+    if not token_labels and columns["labels"].typecode != "f":
+        columns["labels"] = array("f")
+    columns["labels"].extend(labels)
+    return 0 if token_labels else len(labels)
+
+
+def flush(columns: Mapping[str, array[Any]], files: Mapping[str, BinaryIO]) -> None:
+    for name, values in columns.items():
+        files[name].write(values.tobytes())
+        del values[:]
 
 
 def assemble(

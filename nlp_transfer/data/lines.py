@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from nlp_transfer.errors import DataError, first_line
 
@@ -29,8 +29,13 @@ OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it, or pack it by gzip",
     b"%PDF": "a PDF. Save its text",
     b"PAR1": "a parquet file. Let its name end in .parquet",
+    b"7z\xbc\xaf": "a 7z archive. Unpack it",
+    b"]\x00\x00": "packed by lzma. Unpack it, or pack it by xz",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself. Fetch it with 'git lfs pull'",
+    b"<!DOCTYPE": "a web page. Download the file itself",
+    b"<html": "a web page. Download the file itself",
 }
-BEGINNING = 10
+BEGINNING = 24
 """Bytes that tell formats apart."""
 WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
@@ -38,6 +43,9 @@ WIDE_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {".bz2": bz2.BZ2Decompressor, ".xz": lzma.LZMADecompressor}
+PART = 2**20
+"""Bytes that are unpacked at once."""
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
@@ -62,19 +70,48 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked if it is packed."""
     with path.open("rb") as plain:
         begins = plain.read(BEGINNING)
-    for magic, what in OTHER_FORMATS.items():
-        if begins.startswith(magic):
-            raise DataError(f"{path}: {what}.")
-    packing = next(((end, unpack) for end, (magic, unpack) in PACKINGS.items() if magic.match(begins)), None)
+    packing = packing_of(begins)
     if packing is None:
+        refuse_other_format(begins, path)
         with path.open("rb") as plain:
             yield plain
         return
     try:
-        with cast(BinaryIO, packing[1](path)) as unpacked:
+        refuse_rest(path, packing)
+        with cast(BinaryIO, PACKINGS[packing][1](path)) as unpacked:
+            inside = cast(io.BufferedReader, unpacked).peek(BEGINNING)
+            if packing_of(inside):
+                raise DataError(f"{path}: packed twice, by {packing} and {packing_of(inside)}. Unpack it once.")
+            refuse_other_format(inside, path)
             yield unpacked
     except DAMAGED as error:
-        raise DataError(f"{path}: a damaged or incomplete {packing[0]} file ({first_line(error)}).") from error
+        raise DataError(f"{path}: a damaged or incomplete {packing} file ({first_line(error)}).") from error
+
+
+def packing_of(begins: bytes) -> str | None:
+    return next((end for end, (magic, _) in PACKINGS.items() if magic.match(begins)), None)
+
+
+def refuse_other_format(begins: bytes, path: Path) -> None:
+    for magic, what in OTHER_FORMATS.items():
+        if begins.startswith(magic):
+            raise DataError(f"{path}: {what}.")
+
+
+def refuse_rest(path: Path, packing: str) -> None:
+    """Raises OSError or LZMAError for what stands after the packed content: bz2 and lzma pass over it in silence."""
+    if packing not in DECOMPRESSORS:
+        return
+    with path.open("rb") as file:
+        rest = file.read(PART)
+        while rest:
+            unpacker = DECOMPRESSORS[packing]()
+            while not unpacker.eof:
+                if not rest:
+                    raise EOFError("it ends too early")
+                unpacker.decompress(rest)
+                rest = file.read(PART) if not unpacker.eof else unpacker.unused_data
+            rest = rest or file.read(PART)
 
 
 def decoded(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 
+from nlp_transfer.data.cells import MISSING_WORDS
 from nlp_transfer.data.config import OnSimilarLabels
 from nlp_transfer.data.examples import Example, Source
 from nlp_transfer.data.folding import fold
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError
+
+MAX_TOLD, MAX_SHOWN = 3, 60
+QUOTES = "\"'“”„«»"
 
 
 def settle(
@@ -41,16 +46,29 @@ def merged(
 ) -> dict[str, str]:
     """What each class that gives way is to be called."""
     spellings: dict[str, list[str]] = defaultdict(list)
-    for label, _ in counts.most_common():
-        spellings[fold(label)].append(label)
+    for label, number in counts.most_common():
+        spellings[bare(label)].append(label)
+        if label.casefold() in MISSING_WORDS:
+            notes.count(f"Labels '{label}', which may stand for a missing one", first[label], number)
     similar = [names for names in spellings.values() if len(names) > 1]
     for names in similar:
-        told = " and ".join(f"'{name}' ({counts[name]:,}, first at {first[name]})" for name in names)
+        told = " and ".join(
+            f"'{name[:MAX_SHOWN]}' ({counts[name]:,}, first at {first[name]})" for name in names[:MAX_TOLD]
+        )
         if on_similar == "refuse":
             raise DataError(
-                f"{first[names[1]]}: the labels {told} differ in case, blanks or the like only. Spell them alike, or "
-                "pass --on-similar-labels merge, or keep."
+                f"{first[names[1]]}: the labels {told} differ in case, blanks, quotation marks or the spelling of a "
+                "number only. Spell them alike, or pass --on-similar-labels merge, or keep."
             )
         done = f"merged into '{names[0]}'" if on_similar == "merge" else "kept apart"
         notes.say(f"The labels {told} are {done}.")
     return {name: names[0] for names in similar for name in names[1:]} if on_similar == "merge" else {}
+
+
+def bare(label: str) -> str:
+    """Equal for labels that differ in how they are written only: 1, 1.0 and "1"."""
+    inner = fold(label).strip(QUOTES) or label
+    if inner.isascii() and inner[-1].isdigit():
+        with suppress(ValueError, OverflowError):
+            return str(float(inner))
+    return inner

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from nlp_transfer.data.config import DataConfig
@@ -13,7 +14,7 @@ from nlp_transfer.data.lines import ending
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.rows import Table
 from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS
-from nlp_transfer.errors import DataError, quoted
+from nlp_transfer.errors import DataError, counted, quoted
 
 SEQUENCE_FILE = "seq.in"
 """A folder with this file is one part: texts, tags and labels line by line in files of their own."""
@@ -40,7 +41,7 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
                     f"--{name} {spelling}: only --train takes a Hub id; its splits are used as they are named."
                 )
         elif name == "train" and spelling and holds_parts(Path(os.path.expanduser(spelling))):
-            files = files_of_folder(Path(os.path.expanduser(spelling)))
+            files = files_of_folder(Path(os.path.expanduser(spelling)), named, notes)
         else:
             files[name] = files_of(spelling, f"--{name} ")
     for name, paths in files.items():
@@ -65,9 +66,7 @@ def files_of(spelling: str, flag: str = "") -> list[Path]:
     if os.path.exists(path):
         raise DataError(f"{flag}{spelling} is no regular file. It is read more than once: save it to a file first.")
     if any(mark in spelling for mark in PATTERN_MARKS):
-        if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()):
-            return found
-        raise DataError(f"{flag}{spelling}: no file fits this pattern.")
+        return files_of_pattern(spelling, path, flag)
     hub = " A data set on the Hub is spelled hub:org/name." if flag == "--train " else ""
     raise DataError(f"{flag}{spelling}: there is no such file.{hub}")
 
@@ -77,7 +76,20 @@ def files_of_part(path: Path) -> list[Path]:
     return sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
 
 
-def files_of_folder(folder: Path) -> dict[str, list[Path]]:
+def files_of_pattern(spelling: str, pattern: Path, flag: str) -> list[Path]:
+    """Every file once, also where links lead to it twice."""
+    by_place = {os.path.realpath(name): Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))[::-1]}
+    found = sorted(by_place.values())
+    if not found:
+        raise DataError(f"{flag}{spelling}: no file fits this pattern.")
+    if folder := next((path for path in found if path.is_dir()), None):
+        raise DataError(f"{flag}{spelling}: {folder} is a folder. Let the pattern fit files only, such as '*.csv'.")
+    if other := next((path for path in found if ending(path) != ending(found[0])), None):
+        raise DataError(f"{flag}{spelling}: {found[0]} and {other} are of several formats. Narrow the pattern down.")
+    return found
+
+
+def files_of_folder(folder: Path, named: Mapping[str, str | None], notes: Notes) -> dict[str, list[Path]]:
     """Files or folders named after the parts: ``train.csv``, ``train-00000-of-00002.parquet``, ``train/...``."""
     found = {name: paths for name in PART_NAMES if (paths := named_after(folder, name))}
     if "train" not in found:
@@ -86,6 +98,27 @@ def files_of_folder(folder: Path) -> dict[str, list[Path]]:
             f"--train {folder} is a folder with neither '{SEQUENCE_FILE}' nor a file named 'train' and an ending such "
             f"as .csv; it holds {names}. Name a file."
         )
+    used = {path for paths in found.values() for path in paths}
+    unused = [path for path in inside(folder) if path not in used and not path.name.startswith((".", "_"))]
+    for path in unused:
+        part = next((part for part, names in PART_NAMES.items() if path.name.casefold().startswith(names)), None)
+        if part not in (None, "train") and part not in found and named[part] is None:
+            raise DataError(
+                f"{path} may be the {part} part, but is not named or built like one. Name the file with --{part}."
+            )
+    if unused:
+        shown = ", ".join(str(path.relative_to(folder)) for path in unused[:5])
+        notes.say(f"{folder}: {counted(len(unused), 'file')} not read: {shown}{', ...' if len(unused) > 5 else ''}.")
+    return found
+
+
+def inside(folder: Path) -> list[Path]:
+    """What lies in a folder, and in those of its folders that are named after parts."""
+    names = [name for names in PART_NAMES.values() for name in names]
+    found = []
+    for path in sorted(folder.iterdir()):
+        is_part = path.is_dir() and path.name.casefold() in names and not (path / SEQUENCE_FILE).is_file()
+        found += (sorted(path.iterdir()) or [path]) if is_part else [path]
     return found
 
 
@@ -125,10 +158,13 @@ def refuse_mixed(folder: Path, paths: list[Path]) -> None:
     """Shards of several formats, or fewer than their names say."""
     if len({ending(path) for path in paths}) > 1:
         raise DataError(f"{folder}: {paths[0].name} and {paths[-1].name} are of several formats. Name files.")
-    counts = [re.search(r"-of-(\d+)\.", path.name) for path in paths]
-    if any(count and int(count.group(1)) != len(paths) for count in counts):
+    shards = [match for path in paths if (match := re.search(r"[-_](\d+)(?:-of-(\d+))?\.", path.name))]
+    numbers = [int(match[1]) for match in shards]
+    wanted = int(shards[0][2]) if shards and shards[0][2] else len(set(numbers))
+    if shards and (sorted(numbers) != list(range(min(numbers), min(numbers) + wanted)) or min(numbers) > 1):
         raise DataError(
-            f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing."
+            f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing, or there "
+            "twice."
         )
 
 

@@ -70,7 +70,7 @@ def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes)
         raise DataError(f"{table.name}: columns '{column}' and '{others[0]}' both hold spans. Delete one.")
     notes.say(f"Entities are read from the character spans of column '{column}'.")
     for source, row in table.rows:
-        if row.get("answer") in REJECTED:
+        if str(row.get("answer")).casefold() in REJECTED:
             notes.count("Texts that were rejected or ignored in annotation, skipped", source)
             continue
         text = cell_text(row.get(TEXT_COLUMN), source, TEXT_COLUMN)
@@ -108,9 +108,11 @@ def characters(value: Any, column: str, source: Source, text: str) -> Characters
         )
     if isinstance(value, dict) and value.get("text", text[start:end]) != text[start:end]:
         raise DataError(
-            f"{source}: span {start} to {end} is '{text[start:end][:40]}' of the text, but states "
+            f"{source}: span {start} to {end} is {text[start:end]!r:.40} of the text, but states "
             f"{value['text']!r:.40}. Offsets count characters, not bytes."
         )
+    if parts[2] is None:
+        raise DataError(f"{source}: a span in '{column}' names no label: {str(value)[:60]}.")
     return Characters(start, end, label_name(parts[2], (), source))
 
 
@@ -124,7 +126,7 @@ def span_of_words(
     if text[words[first].start : words[last - 1].end] != marked.strip():
         if on_misaligned == "refuse":
             raise DataError(
-                f"{source}: span {span.start} to {span.end} ('{marked[:40]}') cuts a word. Correct it, or pass "
+                f"{source}: span {span.start} to {span.end} ({marked!r:.40}) cuts a word. Correct it, or pass "
                 "--on-misaligned-span widen."
             )
         notes.count("Spans that cut a word, widened to whole words", source)

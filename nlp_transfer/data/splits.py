@@ -70,6 +70,11 @@ def complete(
     for name in ("validation", "test"):
         if name in parts:
             refuse_leakage(name, parts[name], train, allow_leakage=allow_leakage, notes=notes)
+    if "validation" in parts and "test" in parts:
+        twice = np.flatnonzero(np.isin(parts["test"].keys, parts["validation"].keys))
+        if len(twice):
+            first = parts["test"][int(twice[0])].source
+            notes.count("Examples of test that also stand in validation", first, times=len(twice))
     completed = dict(parts)
     held_out: dict[str, list[str]] = {}
     count = round(len(train) * HELD_OUT_FRACTION)
@@ -110,24 +115,27 @@ def hold_out(
     examples: ExampleStore[Example], count: int, rng: random.Random
 ) -> tuple[ExampleStore[Example], ExampleStore[Example]]:
     """(rest, held out): about ``count`` examples, of every stratum its share, but never all of a stratum."""
-    groups, strata = groups_by_stratum(examples)
+    groups, stratum, names = groups_of_copies(examples)
     sizes = np.bincount(groups)
+    order = np.argsort(stratum, kind="stable")
+    bounds = np.searchsorted(stratum[order], np.arange(len(names) + 1))
     taken = np.zeros(len(sizes), dtype=bool)
     share, owed = count / len(examples), 0.0
-    for name in sorted(strata):
-        members = strata[name]
+    for i in sorted(range(len(names)), key=names.__getitem__):
+        members = order[bounds[i] : bounds[i + 1]]
         owed += share * int(sizes[members].sum())  # what one stratum falls short, the next makes up for
-        for group in rng.sample(members, len(members))[:-1]:
-            if owed < sizes[group] / 2:
+        for place in rng.sample(range(len(members)), len(members))[:-1]:
+            size = int(sizes[members[place]])
+            if owed < size / 2:
                 continue  # too many copies of one text; a smaller group may still fit
-            taken[group] = True
-            owed -= int(sizes[group])
+            taken[members[place]] = True
+            owed -= size
     is_taken = taken[groups]
     return examples.take(np.flatnonzero(~is_taken)), examples.take(np.flatnonzero(is_taken))
 
 
-def groups_by_stratum(examples: ExampleStore[Example]) -> tuple[IntArray, dict[str, list[int]]]:
-    """The group of copies that each example belongs to, and the groups of each stratum, as they first occur.
+def groups_of_copies(examples: ExampleStore[Example]) -> tuple[IntArray, IntArray, list[str]]:
+    """Of each example its group of copies, numbered as they first occur; of each group its stratum; their names.
 
     Copies that bear different labels make up a stratum of their own.
     """
@@ -137,11 +145,10 @@ def groups_by_stratum(examples: ExampleStore[Example]) -> tuple[IntArray, dict[s
     groups = rank[inverse]
     names, of_each = examples.strata()
     stratum = of_each[np.sort(first)]  # of each group's first example
-    named = [names[i] for i in stratum.tolist()]
     mixed: dict[int, set[str]] = defaultdict(set)
     for place in np.flatnonzero(of_each != stratum[groups]).tolist():
-        mixed[int(groups[place])] |= {named[groups[place]], names[of_each[place]]}
-    strata: dict[str, list[int]] = defaultdict(list)
-    for group, name in enumerate(named):
-        strata["\n".join(sorted(mixed[group])) if group in mixed else name].append(group)
-    return groups, strata
+        mixed[int(groups[place])] |= {names[stratum[groups[place]]], names[of_each[place]]}
+    numbers = {name: i for i, name in enumerate(names)}
+    for group, together in mixed.items():
+        stratum[group] = numbers.setdefault("\n".join(sorted(together)), len(numbers))
+    return groups, stratum, list(numbers)

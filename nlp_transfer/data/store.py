@@ -138,11 +138,16 @@ class ExampleStore(Sequence[Example]):
 
     def strata(self) -> tuple[list[str], IntArray]:
         """Names of the sets of classes that occur together, and which of them each example bears."""
-        number: dict[frozenset[int], int] = {}
-        of_each = [number.setdefault(frozenset(ids), len(number)) for ids in self._label_ids()]
         classes = [self.layout.class_of(label) for label in self.header.labels]
-        names = ["\t".join(sorted({classes[i] for i in ids} - {""})) for ids in number]
-        return names, np.array(of_each, dtype=np.int64)
+        names: dict[str, int] = {}
+        known: dict[frozenset[int], int] = {}
+        found = np.zeros(len(self), dtype=np.int64)
+        for i, ids in enumerate(map(frozenset, self._label_ids())):
+            if ids not in known:
+                name = "\t".join(sorted({classes[j] for j in ids} - {""}))
+                known[ids] = names.setdefault(name, len(names))
+            found[i] = known[ids]
+        return list(names), found
 
     def label_keys(self) -> IntArray:
         """Of each example: a number that is equal, in this process, for equal labels (of a text in any order)."""

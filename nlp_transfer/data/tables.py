@@ -72,9 +72,32 @@ def objects(path: Path) -> Iterator[Row]:
             yield Source(str(path), number), parse_object(path, number, line)
 
 
+class Numeral(float):
+    """A number of JSON that is spelled as it was written: 1.10 as a label is no 1.1."""
+
+    def __new__(cls, spelling: str) -> Numeral:
+        number = super().__new__(cls, spelling)
+        number.spelling = spelling
+        return number
+
+    spelling: str
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a key that stands twice, of which JSON readers keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"'{twice}' stands twice in an object")
+    return found
+
+
 def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_float=Numeral, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{number}: no valid JSON ({error.msg} at character {error.colno}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from nlp_transfer.data.cells import label_name, refuse_surrogates
-from nlp_transfer.data.columns import HEADER_NAMES, word_columns
+from nlp_transfer.data.cells import label_name, refuse_invisible, refuse_surrogates
+from nlp_transfer.data.columns import HEADER_NAMES, usual_word_columns, word_columns
 from nlp_transfer.data.config import NerData
 from nlp_transfer.data.conll import read_conll
 from nlp_transfer.data.examples import Source, TaggedExample
@@ -20,10 +21,11 @@ from nlp_transfer.data.sources import COLUMN_ENDINGS, SEQUENCE_FILE
 from nlp_transfer.data.spans import has_spans, tagged_by_spans
 from nlp_transfer.data.store import ExampleStore, stored
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
-from nlp_transfer.errors import DataError, did_you_mean
+from nlp_transfer.errors import DataError, did_you_mean, quoted
 from nlp_transfer.labels import OUTSIDE, PREFIXES, Scheme, detect_scheme, illegal_places, split_tag, to_iob2
 
 TAGS_FILE = "seq.out"
+ODD_TYPE = re.compile(r"[-\s]|[BIOESLU]-|O$")
 
 
 def read_tagged(path: Path, config: NerData, notes: Notes) -> Iterator[TaggedExample]:
@@ -41,15 +43,28 @@ def read_tagged(path: Path, config: NerData, notes: Notes) -> Iterator[TaggedExa
 def read_sequences(folder: Path) -> Iterator[TaggedExample]:
     file = folder / SEQUENCE_FILE
     for number, words, tags in zip_lines(file, folder / TAGS_FILE):
-        yield tagged(Source(str(file), number), words.split(), tags.split())
+        yield tagged(Source(str(file), number), split_at_blanks(words), split_at_blanks(tags))
+
+
+def split_at_blanks(line: str) -> list[str]:
+    """A word may hold a no-break space."""
+    return [word for word in re.split("[ \t]+", line) if word]
 
 
 def tagged_of(table: Table, config: NerData, notes: Notes) -> Iterator[TaggedExample]:
     """Rows of words and tags, or of a raw text and spans of its characters."""
     if config.words_column is None and config.tags_column is None and has_spans(table):
+        if usual := usual_word_columns(table):
+            raise DataError(
+                f"{table.name} holds words with tags ({quoted(usual)}) and a text with spans. Name --words-column and "
+                "--tags-column, or delete one of the two."
+            )
         yield from tagged_by_spans(table, config.on_misaligned_span, notes)
         return
     words_column, tags_column = word_columns(table, config.words_column, config.tags_column)
+    if words_column == tags_column:
+        raise DataError(f"{table.name}: column '{words_column}' cannot hold both words and tags.")
+    notes.say(f"{table.name}: words are read from column '{words_column}', tags from '{tags_column}'.")
     names = table.label_names.get(tags_column, ())
     for source, row in table.rows:
         words, tags = row.get(words_column), row.get(tags_column)
@@ -57,13 +72,18 @@ def tagged_of(table: Table, config: NerData, notes: Notes) -> Iterator[TaggedExa
             raise DataError(f"{source}: '{words_column}' and '{tags_column}' must be lists of words and of tags.")
         if not all(isinstance(word, str) for word in words):
             raise DataError(f"{source}: column '{words_column}' holds something that is no word.")
+        if not all(map(str.strip, words)):
+            notes.count("Texts with words that are empty or blank", source)
         yield tagged(source, words, [label_name(tag, names, source) for tag in tags])
 
 
 def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedExample:
     if len(words) != len(tags) or not words:
         raise DataError(f"{source}: {len(words)} words and {len(tags)} tags; every word needs one tag.")
-    refuse_surrogates(" ".join(words), f"{source}: a word")
+    text = " ".join(words)
+    refuse_surrogates(text, f"{source}: a word")
+    if "\0" in text:
+        raise DataError(f"{source}: a word holds a NUL character. Delete it.")
     return TaggedExample(tuple(words), tuple(tags), source)
 
 
@@ -80,6 +100,8 @@ def converted(store: ExampleStore[TaggedExample], config: NerData, notes: Notes)
         if scheme != "IOB2":
             notes.say(f"{file}: tags are in {scheme}, read as IOB2.")
     known = set(store.label_places())
+    for tag, (_, source) in store.label_places().items():
+        refuse_invisible(tag, f"{source}: the tag")
     for example in store:
         scheme = schemes[example.source.file]
         check_tags(example, scheme, known)
@@ -91,6 +113,11 @@ def check_tags(example: TaggedExample, scheme: Scheme, known: set[str]) -> None:
     prefixes = PREFIXES[scheme].replace(OUTSIDE, "")
     for i, tag in enumerate(example.tags):
         prefix, label = split_tag(tag)
+        if ODD_TYPE.match(label):
+            raise DataError(
+                f"{example.place(i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') has the type '{label}', which "
+                "looks like a tag of its own. Correct it."
+            )
         if tag != OUTSIDE and not (label and prefix in set(prefixes)):
             good = [other for other in known if split_tag(other)[1] and split_tag(other)[0] in set(prefixes)]
             raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlp_transfer.data.cells import cell_text, is_missing, label_name, split_labels
+from nlp_transfer.data.cells import MISSING_WORDS, cell_text, is_missing, label_name, split_labels
 from nlp_transfer.data.columns import HEADER_NAMES, TextColumns, text_columns
 from nlp_transfer.data.config import TextData
 from nlp_transfer.data.examples import Source, TextExample
@@ -41,7 +41,7 @@ def sequence_table(folder: Path) -> Table:
 def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool) -> Iterator[TextExample]:
     columns = text_columns(table, config.text_column, config.text_pair_column, config.label_column)
     pair = f", second text from '{columns.text_pair}'" if columns.text_pair else ""
-    notes.say(f"Text is read from column '{columns.text}'{pair}, label from '{columns.label}'.")
+    notes.say(f"{table.name}: text is read from column '{columns.text}'{pair}, label from '{columns.label}'.")
     rows = table.rows
     if config.on_missing_label == "skip":
         rows = labelled(table.rows, columns.label, notes, multi_label=multi_label)
@@ -49,7 +49,12 @@ def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool)
     is_empty = True
     for source, row in rows:
         is_empty = False
-        yield text_example(source, row, columns, names, multi_label)
+        example = text_example(source, row, columns, names, multi_label)
+        if example.text.casefold() in MISSING_WORDS:
+            notes.count(
+                f"Texts of {source.file} that may stand for a missing one ('nan', '#REF!' and the like)", source
+            )
+        yield example
     if is_empty:
         raise DataError(f"{table.name}: no row has a label in column '{columns.label}'.")
 
@@ -72,11 +77,12 @@ def text_example(
 ) -> TextExample:
     value = row.get(columns.label)
     if lacks_label(row, columns.label, multi_label=multi_label):
+        what = "label is empty" if columns.label in row else f"label is empty: the row has no '{columns.label}'"
         raise DataError(
-            f"{source}: label is empty. Each row needs one of your labels; delete the row, label it, or pass "
+            f"{source}: {what}. Each row needs one of your labels; delete the row, label it, or pass "
             "--on-missing-label skip."
         )
-    values = split_labels(value) if multi_label else [value]
+    values = split_labels(value, source) if multi_label else [value]
     labels = tuple(dict.fromkeys(label_name(item, names, source) for item in values))
     pair = cell_text(row.get(columns.text_pair), source, columns.text_pair) if columns.text_pair else None
     return TextExample(cell_text(row.get(columns.text), source, columns.text), labels, source, pair)

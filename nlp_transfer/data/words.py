@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.data.encoded import UNREAD
 from nlp_transfer.data.framing import Frame, frame_of
+from nlp_transfer.data.tokenizing import encode_texts
 
 CONTEXT_SHARE = 4
 """A window holds up to a quarter of its tokens as context before its own words, and as much after them."""
@@ -50,9 +51,9 @@ class WordTokenizer:
         if not new:
             return
         spelled = [f" {word}" for word in new] if self._needs_space else new
-        found = self._tokenizer(spelled, add_special_tokens=False, verbose=False)["input_ids"]
-        for word, ids in zip(new, found, strict=True):
-            self._pieces[word] = array("i", ids or [self._fallback_id])
+        found = encode_texts(self._tokenizer, spelled, special_tokens=False)
+        for word, inputs in zip(new, found, strict=True):
+            self._pieces[word] = array("i", inputs["input_ids"] or [self._fallback_id])
 
     def windows(self, words: Sequence[str]) -> Iterator[Window]:
         """One window where the text fits; else windows that overlap by their context."""

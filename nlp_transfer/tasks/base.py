@@ -29,7 +29,7 @@ P = TypeVar("P")
 Probabilities = np.ndarray[Any, np.dtype[np.float32]]
 
 DEFAULT_MAX_TOKENS = 512
-CHUNK = 2048
+CHUNK = 256
 """Examples that are tokenized together."""
 
 

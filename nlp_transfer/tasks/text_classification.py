@@ -20,6 +20,7 @@ from nlp_transfer.data.examples import TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.long_texts import LongTexts, pieces_of
 from nlp_transfer.data.splits import Splits
+from nlp_transfer.data.tokenizing import encode_texts
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
@@ -101,14 +102,9 @@ class TextClassification(Task[TextExample, Classification]):
         with progress_bar("tokenizing", len(examples)) as bar:
             for chunk in in_chunks(examples, bar):
                 self._refuse_other_kind(chunk)
-                encoding = model.tokenizer(
-                    [example.text for example in chunk],
-                    [example.text_pair for example in chunk] if self.text_pair else None,
-                    return_attention_mask=False,
-                    verbose=False,
-                )
-                for i, example in enumerate(chunk):
-                    inputs = {name: encoding[name][i] for name in encoding}
+                texts = [example.text for example in chunk]
+                pairs = [example.text_pair for example in chunk] if self.text_pair else None
+                for example, inputs in zip(chunk, encode_texts(model.tokenizer, texts, pairs), strict=True):
                     yield from self._rows_of(next(numbers), example, inputs, limit, model.tokenizer)
 
     def _rows_of(

@@ -1,5 +1,6 @@
 """What cannot be used is refused in one line that names the file, and the line where there is one."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -12,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from nlp_transfer.data.config import NerData, TextData
-from nlp_transfer.data.reading import read_ner, read_text_classification
+from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.reading import read_ner, read_text_classification, read_text_parts
 from nlp_transfer.errors import ConfigError, DataError
 
 HEADER = b"text,label\n"
@@ -84,6 +86,35 @@ TEXT_FILES = {
     "null text": ("f.jsonl", b'{"text": null, "label": "x"}\n', ":1"),
     "text that is a number": ("f.jsonl", b'{"text": 5, "label": "x"}\n', ":1"),
     "half a surrogate pair": ("f.jsonl", b'{"text": "a \\ud83d b", "label": "x"}\n', ":1"),
+    "jsonl named csv": ("f.csv", b'{"text": "a", "label": "x"}\n', ""),
+    "jsonl named tsv": ("f.tsv", b'{"text": "a", "label": "x"}\n', ""),
+    "fastText's format": ("f.txt", b"__label__x a, b\n__label__y c, d\n", ""),
+    "two separators that fit": ("f.csv", b"text;label;score, in %\na;x;3,5\nb;y;4,5\n", ""),
+    "a title above the header": ("f.csv", b"My survey,2021\ntext,label\na,x\nb,y\n", ":2"),
+    "files joined under one header": ("f.csv", HEADER + b"a,x\nsentence,category\nb,y\n", ":3"),
+    "header in another order": ("f.csv", HEADER + b"a,x\nlabel,text\nb,y\n", ":3"),
+    "text and Text": ("f.csv", b"text,Text,label\na,b,x\nc,d,y\n", ""),
+    "label and Label": ("f.jsonl", b'{"text": "a", "label": "x", "Label": "y"}\n', ""),
+    "index in place of a label": ("f.csv", b"Unnamed: 0,text\n0,a\n1,b\n", ""),
+    "id in place of a label": ("f.csv", b"id,text\n0,a\n1,b\n", ""),
+    "labels that differ in quotation marks": ("f.csv", HEADER + b"a,'x'\nb,y\nc,x\n", ":4"),
+    "labels that are one number": ("f.csv", HEADER + b"a,1\nb,0\nc,1.0\n", ":4"),
+    "labels with leading zeros": ("f.csv", HEADER + b"a,7\nb,8\nc,007\n", ":4"),
+    "label with a mark of direction": ("f.csv", HEADER + "a,x\nb,y\u200e\n".encode(), ":3"),
+    "label with an escape": ("f.csv", HEADER + b"a,x\nb,\x1by\n", ":3"),
+    "NUL in a json label": ("f.jsonl", b'{"text": "a", "label": "x\\u0000"}\n', ":1"),
+    "text of marks of direction": ("f.csv", HEADER + "a,x\n\u200e,y\n".encode(), ":3"),
+    "infinite label": ("f.jsonl", b'{"text": "a", "label": Infinity}\n', ":1"),
+    "key twice": ("f.jsonl", b'{"text": "a", "label": "x"}\n{"text": "a", "label": "x", "label": "y"}\n', ":2"),
+    "label key missing": ("f.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", "lable": "y"}\n', ":2"),
+    "bzip2 with garbage behind": ("f.csv.bz2", bz2.compress(HEADER + b"a,x\nb,y\n") + b"garbage", ""),
+    "bzip2 with a cut second stream": ("f.csv.bz2", bz2.compress(HEADER + b"a,x\n") + bz2.compress(b"b,y\n")[:-9], ""),
+    "xz with garbage behind": ("f.csv.xz", lzma.compress(HEADER + b"a,x\nb,y\n") + b"garbage", ""),
+    "packed twice": ("f.csv.gz", gzip.compress(gzip.compress(HEADER + b"a,x\n")), ""),
+    "zip in gzip": ("f.csv.gz", gzip.compress(b"PK\x03\x04" + b"x" * 50), ""),
+    "a 7z archive": ("f.csv", b"7z\xbc\xaf\x27\x1c" + b"x" * 50, ""),
+    "an LFS pointer": ("f.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", ""),
+    "a web page": ("f.csv", b"<!DOCTYPE html>\n<html></html>\n", ""),
     "no parquet": ("f.parquet", HEADER + b"a,x\n", ""),
     "empty parquet": ("f.parquet", b"", ""),
     "cut parquet": ("f.parquet", b"PAR1\x00\x00\x00", ""),
@@ -137,6 +168,25 @@ TAG_FILES = {
     "spans that overlap": ("f.jsonl", b'{"text": "Ada left", "entities": [[0, 3, "PER"], [2, 8, "X"]]}\n', ":1"),
     "spans missing": ("f.jsonl", b'{"text": "Ada", "spans": []}\n{"text": "Ada"}\n', ":2"),
     "text missing beside spans": ("f.jsonl", b'{"text": "Ada", "spans": []}\n{"text": null, "spans": []}\n', ":2"),
+    "NUL in a json word": ("f.jsonl", b'{"tokens": ["a\\u0000"], "tags": ["O"]}\n', ":1"),
+    "words and spans": (
+        "f.jsonl",
+        b'{"tokens": ["Ada"], "ner_tags": ["B-P"], "text": "Ada", "entities": []}\n',
+        "",
+    ),
+    "only ranges": ("f.conllu", b"1\tAda\tX\tB-P\n2\tleft\tX\tO\n\n1-2\tdu\tX\tO\n", ":4"),
+    "range with a tag": ("f.conllu", b"1-2\tdu\tX\tB-LOC\n1\tde\tX\tO\n2\tle\tX\tO\n", ":1"),
+    "type that is a tag": ("f.conll", b"Ada B-PER\nBob B-B-PER\n", ":2"),
+    "type that begins with a hyphen": ("f.conll", b"Ada B-PER\nBob B--PER\n", ":2"),
+    "type with a no-break space": ("f.conll", "Ada B-PER\nBob B-PER\u00a0\n".encode(), ":2"),
+    "type with a zero-width blank": ("f.conll", "Ada B-PER\nBob B-LOC\u200b\n".encode(), ":2"),
+    "one S in an IOB2 file": ("f.conll", b"Ada B-PER\nL I-PER\n\nBob B-PER\n\nCy S-PER\n", ":6"),
+    "one S in an IOB1 file": ("f.conll", b"Ada I-PER\nL I-PER\n\nBob I-PER\n\nCy S-PER\n", ":6"),
+    "empty word": ("f.conll", b"Ada\tB-PER\n\tO\n", ":2"),
+    "span label that is a tag": ("f.jsonl", b'{"text": "Ada", "entities": [[0, 3, "B-PER"]]}\n', ":1"),
+    "span label O": ("f.jsonl", b'{"text": "Ada", "entities": [[0, 3, "O"]]}\n', ":1"),
+    "all rejected": ("f.jsonl", b'{"text": "Ada", "spans": [], "answer": "reject"}\n', ""),
+    "jsonl named conll": ("f.conll", b'{"tokens": ["Ada"], "tags": ["B-P"]}\n', ":1"),
     "no tags column": ("f.jsonl", b'{"tokens": ["a"], "pos": ["N"]}\n', ""),
     "no parquet": ("f.parquet", b"Ada B-PER\n", ""),
     "empty parquet": ("f.parquet", b"", ""),
@@ -168,7 +218,9 @@ def test_a_bad_file_of_texts_is_refused_with_its_name_and_line(tmp_path, tsv, na
     path = tmp_path / name
     path.write_bytes(content)
     for train, validation in [(path, path), (tsv, path)]:
-        assert_names(refusal(TextData(train=str(train), validation=str(validation))), f"{path}{place}")
+        assert_names(
+            refusal(TextData(train=str(train), validation=str(validation), allow_leakage=True)), f"{path}{place}"
+        )
 
 
 @pytest.mark.parametrize(("name", "content", "place"), TAG_FILES.values(), ids=TAG_FILES)
@@ -176,7 +228,9 @@ def test_a_bad_file_of_tags_is_refused_with_its_name_and_line(tmp_path, conll, n
     path = tmp_path / name
     path.write_bytes(content)
     for train, validation in [(path, path), (conll, path)]:
-        assert_names(refusal(NerData(train=str(train), validation=str(validation))), f"{path}{place}")
+        assert_names(
+            refusal(NerData(train=str(train), validation=str(validation), allow_leakage=True)), f"{path}{place}"
+        )
 
 
 @pytest.mark.parametrize(("files", "place"), FOLDERS.values(), ids=FOLDERS)
@@ -272,3 +326,54 @@ def test_class_ids_without_a_name_are_refused(tmp_path):
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["x", "y"]))
     datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, -1]}, features=features).to_parquet(path)
     assert_names(refusal(TextData(train=str(path), validation=str(path))), f"{path}:2")
+
+
+NOTED = {
+    "texts over several lines": ("f.csv", b'"great,x\nbad,y\nso good",x\nmeh,y\n', "go over several lines", 1),
+    "quotation marks in cells": ("f.csv", b'a, "x"\nb, "y"\n', "with quotation marks", 2),
+    "quotation marks in tsv": ("f.tsv", b'a\t"x"\nb\t"y"\n', "with quotation marks", 2),
+    "formulas": ("f.csv", b'"=A1",x\nb,y\n', "spreadsheet's formulas", 1),
+    "labels that may be missing": (
+        "f.csv",
+        b"a,nan\nb,y\nc,nan\n",
+        "Labels 'nan', which may stand for a missing one",
+        2,
+    ),
+    "texts that may be missing": ("f.csv", b"nan,x\n#REF!,y\nc,y\n", "Texts of .* that may stand for a missing one", 2),
+}
+
+
+@pytest.mark.parametrize(("name", "rows", "what", "number"), NOTED.values(), ids=NOTED)
+def test_what_is_dubious_is_counted_with_its_first_place(tmp_path, name, rows, what, number):
+    path, other = tmp_path / name, tmp_path / "other.jsonl"
+    header = HEADER if name.endswith("csv") else HEADER.replace(b",", b"\t")
+    path.write_bytes(header + rows)
+    [_, second, *_] = read_text_parts(TextData(train=str(path)), Notes(), multi_label=False)["train"]
+    other.write_text(json.dumps({"text": "another", "label": second.labels[0]}) + "\n")
+    [note] = [
+        n for n in read_text_classification(TextData(train=str(path), validation=str(other))).notes if "first:" in n
+    ]
+    assert re.search(rf"{what}.*: {number} \(first: {re.escape(str(path))}:2\)", note), note
+
+
+@pytest.mark.parametrize(
+    ("label", "is_list"),
+    [
+        ("['p', 'q']", True),
+        ("[]", True),
+        ("('p',)", True),
+        ([0, 1, 0], True),
+        ([True, False], True),
+        ("(other)", False),
+    ],
+)
+def test_lists_written_as_text_and_one_hot_lists_are_refused_as_several_labels(tmp_path, label, is_list):
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps({"text": "a", "labels": label}) + "\n")
+    if is_list:
+        with pytest.raises(DataError, match=r"f.jsonl:1: the labels .*(list written as text|one-hot)"):
+            read_text_parts(TextData(train=str(path)), Notes(), multi_label=True)
+    else:
+        assert next(iter(read_text_parts(TextData(train=str(path)), Notes(), multi_label=True)["train"])).labels == (
+            label,
+        )

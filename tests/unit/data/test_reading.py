@@ -177,7 +177,10 @@ def test_what_was_recognised_is_said(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("premise,hypothesis,label\none,two,a\n")
     splits = read_text_classification(TextData(train=str(path), validation=str(path), allow_leakage=True))
-    assert splits.notes[0] == "Text is read from column 'premise', second text from 'hypothesis', label from 'label'."
+    assert (
+        splits.notes[0]
+        == f"{path}: text is read from column 'premise', second text from 'hypothesis', label from 'label'."
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,9 @@ def test_what_was_recognised_is_said(tmp_path):
         ('{"text": "a", "label": 5}', "5"),
         ('{"text": "a", "label": "05"}', "05"),
         ('{"text": "a", "label": 0}', "0"),
-        ('{"text": "a", "label": true}', "True"),
+        ('{"text": "a", "label": true}', "true"),
+        ('{"text": "a", "label": 1.10}', "1.10"),
+        ('{"text": "a", "label": 2e2}', "2e2"),
         ('{"text": "a", "label": 4.5}', "4.5"),
     ],
 )

@@ -170,9 +170,7 @@ def write_leaking(folder):
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_examples_that_also_stand_in_train_are_refused_where_they_are_many(tmp_path, part):
     files = write_leaking(tmp_path) | {part: str(tmp_path / "test.csv")}
-    with pytest.raises(
-        DataError, match=r"test\.csv:3: 2 examples of \w+ \(66\.7%\), .* --allow-leakage"
-    ):
+    with pytest.raises(DataError, match=r"test\.csv:3: 2 examples of \w+ \(66\.7%\), .* --allow-leakage"):
         read_text_classification(TextData(**files))
 
 
