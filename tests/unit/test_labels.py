@@ -1,8 +1,10 @@
 """Label names, and tags of four schemes as one."""
 
+import itertools
 import random
 
 import pytest
+from seqeval.metrics.sequence_labeling import get_entities
 
 from nlp_transfer.errors import DataError, did_you_mean
 from nlp_transfer.labels import LabelSet, Span, detect_scheme, spans_of, split_tag, strict_spans_of, tags_of, to_iob2
@@ -144,3 +146,31 @@ def test_written_spans_are_read_back():
         num_words = rng.randint(0, 12)
         spans = random_spans(rng, num_words)
         assert spans_of(tags_of(spans, num_words)) == spans == strict_spans_of(tags_of(spans, num_words))
+
+
+def conlleval_chunks(tags: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """As seqeval's ``get_entities`` has it, which follows conlleval's rules for where a chunk begins and ends."""
+    return [(label, start, end + 1) for label, start, end in get_entities(list(tags))]
+
+
+@pytest.mark.parametrize(("scheme", "prefixes"), [("IOB1", "BI"), ("IOB2", "BI"), ("BIOES", "BIES")])
+def test_illegal_sequences_are_read_as_conlleval_reads_them(scheme, prefixes):
+    """Every sequence of up to four tags."""
+    alphabet = ["O", *(f"{prefix}-{label}" for prefix in prefixes for label in "XY")]
+    for length in range(1, 5):
+        for tags in itertools.product(alphabet, repeat=length):
+            assert [tuple(span) for span in spans_of(to_iob2(tags, scheme))] == conlleval_chunks(tags), tags
+
+
+@pytest.mark.parametrize(
+    ("sequences", "scheme"),
+    [
+        ([["B-P", "I-P"], ["B-P"], ["S-P"]], "IOB2"),
+        ([["I-P", "I-P"], ["I-P"], ["S-P"]], "IOB1"),
+        ([["B-P", "E-P"], ["S-P"], ["U-P"]], "BIOES"),
+        ([["B-P", "L-P"], ["U-P"], ["E-P"]], "BILOU"),
+        ([["B-P", "E-P"], ["B-P"]], "BIOES"),
+    ],
+)
+def test_a_slip_of_the_pen_does_not_make_a_file_another_scheme(sequences, scheme):
+    assert detect_scheme(sequences) == scheme
