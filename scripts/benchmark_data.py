@@ -2,10 +2,11 @@
 
     python scripts/benchmark_data.py
     python scripts/benchmark_data.py --rows 100000 --rounds 1
+    python scripts/benchmark_data.py --write
 
 Every figure comes from a process of its own with an empty cache of its own; the two sides take turns. Memory is by how
 much the process's peak lies above what it held after its imports. A second start is the same call again, in another new
-process. Linux only.
+process. With --write the table goes to docs/data.md, with commit and machine. Linux only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -22,10 +22,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from measure_recipe import committed, machine
+
+from nlp_transfer.reporting.tables import markdown_table
+
 PROJECT = Path(__file__).parent.parent
+PAGE = PROJECT / "docs" / "data.md"
+BEGIN, END = "<!-- benchmark_data -->", "<!-- /benchmark_data -->"
 COMMON = ("the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
 LABELS = [f"class_{i}" for i in range(77)]
 
@@ -34,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/data.md")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -42,15 +50,21 @@ def main() -> None:
             found = SIDES[args.side](args.file)
         print(json.dumps(found))
         return
+    commit = committed() if args.write else "the code as it is"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         write_rows(file, args.rows)
-        print(
-            f"{args.rows:,} rows, {file.stat().st_size / 2**20:.0f} MiB, {os.cpu_count()} cores, {platform.machine()}"
-        )
+        size = file.stat().st_size / 2**20
         rounds = [{side: twice(side, file, Path(folder) / f"{n}-{side}") for side in SIDES} for n in range(args.rounds)]
-    for line in report(rounds, args.rows):
-        print(line)
+    table = report(rounds, args.rows)
+    how = (
+        f"{args.rows:,} rows of jsonl, {size:.0f} MiB; mean and range of {args.rounds} rounds; `python "
+        f"scripts/benchmark_data.py` at {commit}, {date.today()}, {machine(os.cpu_count() or 1, 1)}."
+    )
+    print(f"{table}\n\n{how}")
+    if args.write:
+        before, rest = PAGE.read_text("utf-8").split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{how}\n\n{END}{rest.split(END)[1]}", "utf-8")
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -133,22 +147,24 @@ def figures(reading: dict[str, float], scanning: dict[str, float], tokenizing: d
     }
 
 
-def report(rounds: list[dict[str, list[dict[str, float]]]], rows: int) -> list[str]:
+def report(rounds: list[dict[str, list[dict[str, float]]]], rows: int) -> str:
     lines = []
     for number, start in enumerate(("first start", "second start")):
-        for figure in [name for name in rounds[0]["datasets"][0] if name != "rows"]:
-            means = [statistics.mean(one[side][number][figure] for one in rounds) for side in SIDES]
-            spread = [[round(one[side][number][figure], 2) for one in rounds] for side in SIDES]
-            lines.append(
-                f"{start}, {figure}: nlp-transfer {means[0]:.2f} {spread[0]}, datasets {means[1]:.2f} {spread[1]}, "
-                f"ratio {means[1] / max(means[0], 1e-3):.2f}"
-            )
+        for figure in (name for name in rounds[0]["datasets"][0] if name != "rows"):
+            ours_, theirs_ = ([one[side][number][figure] for one in rounds] for side in SIDES)
+            lines.append([f"{start}: {figure}", shown(ours_), shown(theirs_), ratio(theirs_, ours_)])
     speeds = [[rows / one[side][0]["tokenizing (s)"] for one in rounds] for side in SIDES]
-    ours_, theirs_ = map(statistics.mean, speeds)
-    lines.append(
-        f"tokenizing: nlp-transfer {ours_:,.0f} rows/s, datasets.map {theirs_:,.0f} rows/s ({ours_ / theirs_:.2f}×)"
-    )
-    return lines
+    lines.append(["first start: rows tokenized a second", *map(shown, speeds), ratio(*speeds)])
+    return markdown_table(["", "nlp-transfer", "datasets", "better by"], lines)
+
+
+def shown(values: list[float]) -> str:
+    digits = 0 if min(values) >= 100 else 2
+    return f"{statistics.mean(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def ratio(worse: list[float], better: list[float]) -> str:
+    return f"{statistics.mean(worse) / max(statistics.mean(better), 0.01):.2f}×"
 
 
 if __name__ == "__main__":

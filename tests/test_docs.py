@@ -206,7 +206,7 @@ def test_the_command_for_several_processes_without_a_gpu_starts_several(desk):
 def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
     run("nlp-transfer run text_classification --train long.csv --task.max-tokens 16 --run-dir run")
     said = capsys.readouterr().err
-    assert "Text is read from column 'text', label from 'label'." in said
+    assert "long.csv: text is read from column 'text', label from 'label'." in said
     assert "2 examples of long.csv held out as test" in said
     assert "2 examples of long.csv held out as validation" in said
     assert "20 examples of train were cut at 16 tokens; what is beyond is not read" in said

@@ -11,8 +11,9 @@ from nlp_transfer.checking.findings import Parts
 from nlp_transfer.data.columns import HEADER_NAMES, TAGS_NAMES, WORDS_NAMES
 from nlp_transfer.data.config import DataConfig, NerData, TextData
 from nlp_transfer.data.conll import COMMENT, TAG
-from nlp_transfer.data.lines import ending, numbered_lines
+from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import ending
 from nlp_transfer.data.reading import read_ner_parts, read_text_parts
 from nlp_transfer.data.rows import Table
 from nlp_transfer.data.sources import COLUMN_ENDINGS, part_files

@@ -25,14 +25,13 @@ def cell_text(value: Any, source: Source, column: str) -> str:
         raise DataError(f"{source}: column '{column}' holds no text. Each row needs one; delete the row or fill it.")
     if "\0" in value:
         raise DataError(f"{source}: column '{column}' holds a NUL character. Delete it.")
-    refuse_surrogates(value, f"{source}: column '{column}'")
+    if not value.isascii():
+        refuse_surrogates(value, f"{source}: column '{column}'")
     return value
 
 
 def refuse_surrogates(text: str, where: str) -> None:
     """Tokenizers fail at them; JSON escapes and bytes that are no UTF-8 bring them in."""
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -73,14 +72,15 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
     if isinstance(value, bytes) or (isinstance(value, float) and math.isinf(value)):
         raise DataError(f"{source}: the label is {value!r}, expected a name.")
     name = str(value).lower() if isinstance(value, bool) else str(value).strip()  # as JSON writes true
-    refuse_surrogates(name, f"{source}: the label")
-    refuse_invisible(name, f"{source}: the label")
+    if not (name.isascii() and name.isprintable()):
+        refuse_surrogates(name, f"{source}: the label")
+        refuse_invisible(name, f"{source}: the label")
     return name
 
 
 def refuse_invisible(name: str, where: str) -> None:
     """Two names that look alike would be two classes."""
-    if not name.isprintable() and any(unicodedata.category(c) in CONTROL or c in NO_BREAK for c in name):
+    if any(unicodedata.category(c) in CONTROL or c in NO_BREAK for c in name):
         raise DataError(f"{where} {name!a} holds characters that cannot be seen. Delete them.")
 
 

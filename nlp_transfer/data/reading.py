@@ -106,7 +106,7 @@ def read_ner_parts(config: NerData, notes: Notes) -> dict[str, ExampleStore[Tagg
 def read_parts(config: DataConfig, reader: Reader[Example], notes: Notes) -> dict[str, ExampleStore[Example]]:
     parts: dict[str, ExampleStore[Example]] = {}
     if config.train.startswith(HUB_PREFIX):
-        tables = rename_hub_splits(read_hub(config.train), config.train)
+        tables = rename_hub_splits(read_hub(config.train), config.train, notes)
         parts = {name: reader.table(table, notes) for name, table in tables.items()}
     for name, paths in part_files(config, notes).items():
         parts[name] = reader.paths(paths, notes)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nlp_transfer.data.config import DataConfig
-from nlp_transfer.data.lines import ending
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import ending
 from nlp_transfer.data.rows import Table
 from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS
 from nlp_transfer.errors import DataError, counted, quoted
@@ -168,9 +168,21 @@ def refuse_mixed(folder: Path, paths: list[Path]) -> None:
         )
 
 
-def rename_hub_splits(tables: dict[str, Table], spelling: str) -> dict[str, Table]:
-    """By the names that parts have here; other splits are left alone."""
+def rename_hub_splits(tables: dict[str, Table], spelling: str, notes: Notes) -> dict[str, Table]:
+    """By the names that parts have here; other splits, and a test split whose labels were withheld, are left alone."""
     if "train" not in tables:
         raise DataError(f"{spelling} has no split 'train'. Its splits are {quoted(list(tables))}.")
     named = {part: next((tables[name] for name in names if name in tables), None) for part, names in PART_NAMES.items()}
-    return {part: table for part, table in named.items() if table is not None}
+    parts = {part: table for part, table in named.items() if table is not None}
+    if "test" in parts and is_unlabelled(parts["test"]):
+        notes.say(f"{parts['test'].name} is not read: all of its labels are withheld (-1).")
+        del parts["test"]
+    used = [table.name for table in named.values() if table is not None]
+    if unused := [name for name, table in tables.items() if table.name not in used]:
+        notes.say(f"{spelling}: {counted(len(unused), 'split')} not read: {quoted(unused)}.")
+    return parts
+
+
+def is_unlabelled(table: Table) -> bool:
+    """Whether a column of class ids holds nothing but -1, as test splits of benchmarks do."""
+    return any(all(row.get(column) == -1 for _, row in table.rows) for column in table.label_names)

@@ -123,13 +123,15 @@ def hold_out(
     share, owed = count / len(examples), 0.0
     for i in sorted(range(len(names)), key=names.__getitem__):
         members = order[bounds[i] : bounds[i + 1]]
-        owed += share * int(sizes[members].sum())  # what one stratum falls short, the next makes up for
+        of_members = sizes[members].tolist()
+        owed += share * sum(of_members)  # what one stratum falls short, the next makes up for
+        drawn = []
         for place in rng.sample(range(len(members)), len(members))[:-1]:
-            size = int(sizes[members[place]])
-            if owed < size / 2:
+            if owed < of_members[place] / 2:
                 continue  # too many copies of one text; a smaller group may still fit
-            taken[members[place]] = True
-            owed -= size
+            drawn.append(place)
+            owed -= of_members[place]
+        taken[members[drawn]] = True
     is_taken = taken[groups]
     return examples.take(np.flatnonzero(~is_taken)), examples.take(np.flatnonzero(is_taken))
 

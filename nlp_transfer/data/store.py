@@ -26,6 +26,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 BATCH_ROWS = 1024
+MANY_SETS = 100_000
 EXAMPLES_FILE, HEADER_FILE = "examples.arrow", "header.json"
 
 
@@ -140,14 +141,17 @@ class ExampleStore(Sequence[Example]):
         """Names of the sets of classes that occur together, and which of them each example bears."""
         classes = [self.layout.class_of(label) for label in self.header.labels]
         names: dict[str, int] = {}
-        known: dict[frozenset[int], int] = {}
-        found = np.zeros(len(self), dtype=np.int64)
-        for i, ids in enumerate(map(frozenset, self._label_ids())):
-            if ids not in known:
-                name = "\t".join(sorted({classes[j] for j in ids} - {""}))
+        known: dict[tuple[int, ...], int] = {}
+        found: list[IntArray] = []
+        for batch in self.selected():
+            of_each = list(map(tuple, lists(batch.column("labels"))))
+            for ids in set(of_each) - known.keys():
+                name = "\t".join(sorted({classes[i] for i in ids} - {""}))
                 known[ids] = names.setdefault(name, len(names))
-            found[i] = known[ids]
-        return list(names), found
+            found.append(np.array([known[ids] for ids in of_each], dtype=np.int64))
+            if len(known) > MANY_SETS:  # sequences of tags hardly recur
+                known.clear()
+        return list(names), np.concatenate(found)
 
     def label_keys(self) -> IntArray:
         """Of each example: a number that is equal, in this process, for equal labels (of a text in any order)."""

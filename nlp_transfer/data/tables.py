@@ -18,8 +18,9 @@ import pyarrow.parquet
 
 from nlp_transfer.data.delimited import read_delimited
 from nlp_transfer.data.examples import Source
-from nlp_transfer.data.lines import PACKINGS, ending, numbered_lines
+from nlp_transfer.data.lines import numbered_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import PACKINGS, ending
 from nlp_transfer.data.rows import Again, Row, Table
 from nlp_transfer.errors import DataError, first_line
 
@@ -60,16 +61,23 @@ def json_or_none(line: str) -> Any:
 
 def read_jsonl(path: Path) -> Table:
     rows = Again(lambda: objects(path))
-    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
-    if not any(True for _ in rows):
+    columns: dict[str, None] = {}
+    is_empty = True
+    for _, row in rows:
+        is_empty = False
+        if not row.keys() <= columns.keys():
+            columns |= dict.fromkeys(row)
+    if is_empty:
         raise DataError(f"{path} is empty. It needs a JSON object with a text and a label in every line.")
-    return Table(str(path), columns, rows, {})
+    return Table(str(path), tuple(columns), rows, {})
 
 
 def objects(path: Path) -> Iterator[Row]:
+    name = str(path)
     for number, line in numbered_lines(path):
         if line.strip():
-            yield Source(str(path), number), parse_object(path, number, line)
+            source = Source(name, number)
+            yield source, parse_object(source, line)
 
 
 class Numeral(float):
@@ -95,15 +103,19 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+DECODER = json.JSONDecoder(parse_float=Numeral, object_pairs_hook=unique_keys)
+"""Made once: ``json.loads`` with settings makes one for every line."""
+
+
+def parse_object(source: Source, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line, parse_float=Numeral, object_pairs_hook=unique_keys)
+        value = DECODER.decode(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: no valid JSON ({error.msg} at character {error.colno}).") from None
+        raise DataError(f"{source}: no valid JSON ({error.msg} at character {error.colno}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
-        raise DataError(f"{path}:{number}: no usable JSON ({error}).") from None
+        raise DataError(f"{source}: no usable JSON ({error}).") from None
     if not isinstance(value, dict):
-        raise DataError(f'{path}:{number}: expected an object such as {{"text": ..., "label": ...}}, got {line[:40]}.')
+        raise DataError(f'{source}: expected an object such as {{"text": ..., "label": ...}}, got {line[:40]}.')
     return value
 
 

@@ -14,8 +14,9 @@ from nlp_transfer.data.config import NerData
 from nlp_transfer.data.conll import read_conll
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.layouts import TAGGED
-from nlp_transfer.data.lines import ending, zip_lines
+from nlp_transfer.data.lines import zip_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import ending
 from nlp_transfer.data.rows import Table
 from nlp_transfer.data.sources import COLUMN_ENDINGS, SEQUENCE_FILE
 from nlp_transfer.data.spans import has_spans, tagged_by_spans
@@ -81,7 +82,8 @@ def tagged(source: Source, words: Sequence[str], tags: Sequence[str]) -> TaggedE
     if len(words) != len(tags) or not words:
         raise DataError(f"{source}: {len(words)} words and {len(tags)} tags; every word needs one tag.")
     text = " ".join(words)
-    refuse_surrogates(text, f"{source}: a word")
+    if not text.isascii():
+        refuse_surrogates(text, f"{source}: a word")
     if "\0" in text:
         raise DataError(f"{source}: a word holds a NUL character. Delete it.")
     return TaggedExample(tuple(words), tuple(tags), source)

@@ -50,7 +50,7 @@ def texts_of(table: Table, config: TextData, notes: Notes, *, multi_label: bool)
     for source, row in rows:
         is_empty = False
         example = text_example(source, row, columns, names, multi_label)
-        if example.text.casefold() in MISSING_WORDS:
+        if len(example.text) < 8 and example.text.casefold() in MISSING_WORDS:
             notes.count(
                 f"Texts of {source.file} that may stand for a missing one ('nan', '#REF!' and the like)", source
             )

@@ -15,8 +15,9 @@ from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.columns import HEADER_NAMES, text_only_columns
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.examples import Source
-from nlp_transfer.data.lines import decoded, ending, numbered_lines
+from nlp_transfer.data.lines import decoded, numbered_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import ending
 from nlp_transfer.data.reading import read_ner_file, read_text_file
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table
