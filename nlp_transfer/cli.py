@@ -150,8 +150,8 @@ def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfi
         raise ConfigError(f"--output {config.output} is a file. Name a folder.")
     found = check_files(files, config)
     write_check(found, config.output)
-    for finding in found.findings:
-        print(described(finding))
+    for line in (*found.notes, *map(described, found.findings)):
+        print(line)
     counts = ", ".join(counted(found.number_of(severity), severity) for severity in ("error", "warning", "note"))
     summary = f"{counts}; see {config.output / 'report.md'}."
     if found.has("error") or (config.strict and found.has("warning")):

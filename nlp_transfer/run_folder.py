@@ -65,7 +65,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     parts: Parts = dict(splits.parts())
     findings: list[Finding] = check_briefly(parts)
     for finding in findings:
-        say(f"Check: {described(finding)}")
+        say(f"Check: {described(finding, most=1)}")
     say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in parts.items()) + ".")
     if dry_run:
         return

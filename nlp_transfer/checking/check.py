@@ -11,7 +11,7 @@ from typing import Any
 
 from nlp_transfer.checking.classes import class_counts, find_in_classes, find_in_texts
 from nlp_transfer.checking.copies import find_copies, find_leaks
-from nlp_transfer.checking.findings import Finding, Parts, Severity
+from nlp_transfer.checking.findings import MAX_PLACES, Finding, Parts, Severity
 from nlp_transfer.checking.lengths import Lengths, find_long, measure
 from nlp_transfer.checking.near_copies import find_near_copies
 from nlp_transfer.checking.suspects import find_suspects
@@ -147,7 +147,7 @@ def page(check: Check) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def described(finding: Finding) -> str:
-    """One line; in Markdown, too."""
-    places = f" First: {'; '.join(finding.places)}." if finding.places else ""
+def described(finding: Finding, most: int = MAX_PLACES) -> str:
+    """One line; in Markdown, too. ``most``: places named."""
+    places = f" First: {'; '.join(finding.places[:most])}." if finding.places else ""
     return f"{finding.severity} ({finding.kind}): {finding.message}{places}"

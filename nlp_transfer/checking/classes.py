@@ -22,8 +22,8 @@ UNEVEN = 100
 """The most frequent class has this many times the examples of the rarest one."""
 MANY = 1000
 """More classes than this are hardly a classification, and are not compared by name."""
-SLIP_SIMILARITY, SLIP_RATIO, RARE_SLIP_RATIO = 0.65, 20, 5
-"""A name this near to another one that is this many times as frequent is taken for a slip; of a rare one, less often."""
+SLIP_SIMILARITY, SLIP_RATIO, RARE_SLIP_RATIO = 0.8, 20, 5
+"""A name this near to one that is so many times as frequent is taken for a slip; fewer times where it is rare."""
 
 
 def class_counts(parts: Parts) -> dict[str, Counter[str]]:
@@ -119,8 +119,9 @@ def slips(counts: Counter[str]) -> Finding:
     for name, number in counts.items():
         ratio = RARE_SLIP_RATIO if number < RARE else SLIP_RATIO
         frequent = [other for other in counts if counts[other] >= ratio * number]
-        if near := difflib.get_close_matches(name, frequent, n=1, cutoff=SLIP_SIMILARITY):
-            found.append(f"'{name}' ({number:,}) near '{near[0]}' ({counts[near[0]]:,})")
+        swapped = [other for other in frequent if sorted(other) == sorted(name)]  # LCO for LOC
+        for near in (swapped or difflib.get_close_matches(name, frequent, cutoff=SLIP_SIMILARITY))[:1]:
+            found.append(f"'{name}' ({number:,}) near '{near}' ({counts[near]:,})")
     return Finding(
         kind="label_slips",
         severity="warning",

@@ -104,6 +104,14 @@ def test_odd_classes_are_found():
     assert "uneven_classes" in kinds
 
 
+@pytest.mark.parametrize(("slip", "is_one"), [("LCO", True), ("LOCC", True), ("PER", False)])
+def test_a_rare_type_near_a_frequent_one_is_taken_for_a_slip(slip, is_one):
+    tags = ["B-LOC"] * 9 + [f"B-{slip}"]
+    train = [nt.TaggedExample((f"Rome{i}",), (tag,), Source("train", i)) for i, tag in enumerate(tags)]
+    finding = named(find_in_classes(parts_of(train=train)), "label_slips")
+    assert (finding is not None) == is_one
+
+
 def test_labels_that_are_lists_of_others_are_found():
     train = [
         nt.TextExample(text(i), (label,), Source("train", i)) for i, label in enumerate(["1", "2", "1,2", "3"] * 9)
