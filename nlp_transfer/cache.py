@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -34,7 +35,9 @@ def cache_folder() -> Path:
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nlp_transfer"
+    home = os.path.expanduser("~")  # where there is no home, as in some containers, "~" itself
+    own = Path(tempfile.gettempdir() if home == "~" else home) / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or own) / "nlp_transfer"
 
 
 def cached(kind: str, key: Sequence[Any], write: Callable[[Path], None], load: Callable[[Path], T]) -> T:
