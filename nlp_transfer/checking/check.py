@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nlp_transfer.checking.classes import class_counts, find_in_classes, find_in_texts
 from nlp_transfer.checking.copies import find_copies, find_leaks
@@ -142,9 +144,17 @@ def page(check: Check) -> str:
         "![How often each class occurs](classes.png)",
     ]
     if check.lengths:
-        sections += ["## Lengths", "![Tokens of the texts](lengths.png)"]
+        sections += ["## Lengths", length_table(check.lengths), "![Tokens of the texts](lengths.png)"]
     sections += ["## How it was read", "\n".join(f"- {note}" for note in check.notes) or "- As it stands."]
     return "\n\n".join(sections) + "\n"
+
+
+def length_table(lengths: Mapping[str, IntArray]) -> str:
+    rows = [
+        [name, *(f"{np.percentile(values, share):,.0f}" for share in (50, 95, 100)), f"{int(values.sum()):,}"]
+        for name, values in lengths.items()
+    ]
+    return markdown_table(["tokens", "median", "95 %", "longest", "all"], rows)
 
 
 def described(finding: Finding, most: int = MAX_PLACES) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nlp_transfer.metrics import Confusion
 
@@ -108,13 +108,17 @@ def draw_lengths(lengths: Mapping[str, np.ndarray[Any, Any]], limit: int, path: 
     """How many texts of each part have how many tokens, and the limit if any text reaches it."""
     figure, (axes,) = new_figure(8, 4, 1)
     longest = max(int(values.max()) for values in lengths.values() if len(values))
-    bins = np.linspace(0, longest + 1, 41)
-    for name, values in lengths.items():
-        axes.hist(values, bins=bins, density=True, histtype="step", linewidth=2, label=name)
+    right = max(float(np.percentile(values, 99.5)) for values in lengths.values() if len(values)) + 1
     if longest >= limit:
+        right = max(right, limit * 1.1)
         axes.axvline(limit, color=SCORE_COLOUR, linestyle="--", label=f"limit: {limit}")
-    axes.set(title="Tokens of the texts", xlabel="tokens", ylabel="share of texts")
-    axes.set_yticks([])
+    bins = np.arange(0, right + (width := np.ceil(right / 40)), width)  # whole numbers: else some bars hold one more
+    for name, values in lengths.items():
+        shares = np.full(len(values), 1 / max(1, len(values)))
+        axes.hist(np.minimum(values, right), bins=bins, weights=shares, histtype="step", linewidth=2, label=name)
+    beyond = f" (the last bar: up to {longest:,})" if longest > right else ""
+    axes.set(title="Tokens of the texts", xlabel=f"tokens{beyond}", ylabel="share of texts")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(frameon=False)
     save(figure, path)
 
