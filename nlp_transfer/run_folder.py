@@ -66,14 +66,15 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     findings: list[Finding] = check_briefly(parts)
     for finding in findings:
         say(f"Check: {described(finding, most=1)}")
-    say("Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in parts.items()) + ".")
+    sizes = "Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in parts.items()) + "."
+    say(sizes)
     if dry_run:
         return
     if processes().is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
         write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
-        seen = [*splits.notes, *map(described, findings)]
+        seen = [sizes, *splits.notes, *map(described, findings)]
         write_json(staged(run_dir / DATA_FILE), seen)
     processes().wait_for_everyone()
 
