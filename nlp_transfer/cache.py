@@ -5,21 +5,24 @@ Entries are never changed, so the folder may be deleted at any time; what is mis
 
 from __future__ import annotations
 
+import atexit
+import errno
 import functools
 import hashlib
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from nlp_transfer.errors import ConfigError
 from nlp_transfer.fingerprints import hash_json
+from nlp_transfer.reporting.progress import say
 
 T = TypeVar("T")
 
@@ -43,32 +46,34 @@ def cache_folder() -> Path:
 def cached(kind: str, key: Sequence[Any], write: Callable[[Path], None], load: Callable[[Path], T]) -> T:
     """Load the entry of ``key``; where there is none, or a damaged one, ``write`` it into the folder it is given.
 
-    Of several processes one writes and the others wait. ``write`` may raise: nothing is kept then. Raises ConfigError
-    where the cache folder cannot be written.
+    Of several processes one writes and the others wait. ``write`` may raise: nothing is kept then. Where the cache
+    cannot be written, the entry lies in a temporary folder until the process ends.
     """
-    folder = cache_folder() / kind / hash_json([code_fingerprint(), *map(version, MAKERS), *key])
-    with locked(folder):
-        try:
-            return load(folder)
-        except DAMAGED:
-            shutil.rmtree(folder, ignore_errors=True)
-        fill(folder, write)
+    makers = [code_fingerprint(), unicodedata.unidata_version, *map(version, MAKERS)]
+    folder = cache_folder() / kind / hash_json([*makers, *key])
+    with suppress(*DAMAGED):
         return load(folder)
+    with writable(folder) as place:
+        with suppress(*DAMAGED):  # another process may have written it by now
+            return load(place)
+        shutil.rmtree(place, ignore_errors=True)
+        fill(place, write)
+        return load(place)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[Path]:
+    """The folder, locked; or a temporary one, and a line that says so."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise ConfigError(
-            f"{cache_folder()}: the cache cannot be written ({error.strerror or error}). Name another folder with the "
-            f"environment variable {FOLDER_VARIABLE}."
-        ) from error
+        say(f"{cache_folder()}: nothing is kept, since the cache cannot be written ({error.strerror or error}).")
+        yield temporary_folder() / folder.name
+        return
     try:
-        yield
+        yield folder
     finally:
         lock.release()
 
@@ -77,12 +82,25 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
     """Write beside the place and rename, so that a kill leaves no half an entry."""
     staged = folder.with_suffix(".part")
     shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
+    staged.mkdir(parents=True)
     try:
         write(staged)
         staged.rename(folder)
+    except OSError as error:
+        if error.filename is not None:
+            raise  # of the file that is read, which names itself
+        reason = f"the cache cannot be written ({error}). Name another folder with {FOLDER_VARIABLE}"
+        raise OSError(error.errno or errno.EIO, reason, str(cache_folder())) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+@functools.cache
+def temporary_folder() -> Path:
+    """Of this process, and gone with it."""
+    folder = Path(tempfile.mkdtemp(prefix="nlp_transfer-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.cache

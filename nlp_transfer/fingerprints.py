@@ -43,16 +43,19 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return hash_json([sorted(tokenizer.get_vocab().items()), [tokenizer(text)["input_ids"] for text in PROBES]])
 
 
-def fingerprint_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Over all that decides about tokens, for one version of the libraries."""
+def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Over all that decides about tokens, for one version of the libraries.
+
+    None for a tokenizer written in Python: what it does is not all in its settings.
+    """
     settings = sorted((name, repr(value)) for name, value in tokenizer.init_kwargs.items())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return hash_json([settings, sorted(tokenizer.get_vocab().items())])
+        return None
     backend.no_truncation()  # what an earlier call asked for stays set, and is no part of it
     backend.no_padding()
     return hash_json([settings, backend.to_str()])
 
 
 def hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")).hexdigest()

@@ -115,7 +115,7 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
         for tag in tags:
             prefix, label = split_tag(tag)
             prefixes[prefix] += 1
-            num_entities += prefix in "BSU" or (bool(label) and label != previous)
+            num_entities += prefix in set("BSU") or (bool(label) and label != previous)
             any_begin_inside |= prefix == "I" and label != previous
             any_plain_begin |= prefix == "B" and label != previous
             previous = label

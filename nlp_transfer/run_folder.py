@@ -63,7 +63,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     for note in splits.notes:
         say(note)
     parts: Parts = dict(splits.parts())
-    findings: list[Finding] = check_briefly(parts)
+    findings: list[Finding] = check_briefly(parts) if processes().is_main_process else []
     for finding in findings:
         say(f"Check: {described(finding, most=1)}")
     sizes = "Examples: " + ", ".join(f"{len(part):,} {name}" for name, part in parts.items()) + "."

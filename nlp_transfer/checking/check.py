@@ -18,9 +18,9 @@ from nlp_transfer.checking.lengths import Lengths, find_long, measure
 from nlp_transfer.checking.near_copies import find_near_copies
 from nlp_transfer.checking.suspects import find_suspects
 from nlp_transfer.checkpoints import load_sequence_classifier
-from nlp_transfer.data.examples import Source
+from nlp_transfer.data.examples import IntArray, Source
 from nlp_transfer.data.layouts import TEXTS
-from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import CheckpointError
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.reporting.plots import draw_bars, draw_lengths
@@ -64,8 +64,8 @@ def check_parts(
     allow_leakage: bool = False,
 ) -> Check:
     """Look for copies, leaks, contradictions, odd classes, long texts and suspicious labels. One part is ``train``."""
-    findings = find_leaks(parts, allow_leakage=allow_leakage) + check_briefly(parts)
-    findings += find_near_copies(parts) + find_in_texts(parts)
+    findings = find_leaks(parts, allow_leakage=allow_leakage) + find_copies(parts) + find_near_copies(parts)
+    findings += find_in_classes(parts) + find_in_texts(parts)
     lengths: dict[str, Lengths] = {}
     suspects: list[Source] = []
     limit = max_tokens or DEFAULT_MAX_TOKENS
@@ -98,8 +98,8 @@ def check_parts(
 
 
 def check_briefly(parts: Parts) -> list[Finding]:
-    """What takes a second and no checkpoint: what a run looks at before it begins."""
-    return in_order(find_copies(parts) + find_in_classes(parts))
+    """What needs no checkpoint: what a run looks at before it begins. Errors are left to the task, which knows more."""
+    return [finding for finding in in_order(find_copies(parts) + find_in_classes(parts)) if finding.severity != "error"]
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -21,7 +21,9 @@ RARE = 5
 UNEVEN = 100
 """The most frequent class has this many times the examples of the rarest one."""
 MANY = 1000
-"""More classes than this are hardly a classification, and are not compared by name."""
+"""More classes than this are hardly a classification."""
+MANY_NAMES = 300
+"""More are not compared by name, which would take their square."""
 SLIP_SIMILARITY, SLIP_RATIO, RARE_SLIP_RATIO = 0.8, 20, 5
 """A name this near to one that is so many times as frequent is taken for a slip; fewer times where it is rare."""
 
@@ -40,7 +42,8 @@ def find_in_classes(parts: Parts) -> list[Finding]:
     train, whole = counts["train"], sum(counts.values(), Counter())
     findings = [too_few(train, is_ner=is_ner), rare(train), uneven(train)]
     findings += [] if is_ner else [lists(whole)]
-    findings.append(slips(whole) if len(whole) <= MANY else too_many(train))
+    findings += [slips(whole)] if len(whole) <= MANY_NAMES else []
+    findings += [too_many(train)] if len(whole) > MANY else []
     findings += [unseen(name, part, counts["train"]) for name, part in counts.items() if name != "train"]
     return [finding for finding in findings if finding.count]
 

@@ -32,7 +32,8 @@ class CheckConfig:
     strict: bool = False
     """Warnings count as errors."""
     on_similar_labels: OnSimilarLabels = "refuse"
-    """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
+    """Labels that differ in how they are written only (Pos and pos, 1 and 1.0): merge them into the most frequent one,
+    or keep them apart."""
     on_missing_label: OnMissingLabel = "refuse"
     """Text classification: rows without a label: skip them, and count them."""
     on_illegal_tags: OnIllegalTags = "repair"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from nlp_transfer.checking.findings import MAX_PLACES, Finding, Parts, first_places
-from nlp_transfer.data.examples import Source
-from nlp_transfer.data.splits import LEAKAGE_ALLOWED
-from nlp_transfer.data.store import IntArray, Keys
+from nlp_transfer.data.examples import IntArray, Source
+from nlp_transfer.data.splits import LEAKAGE_ALLOWED, copies_of
+from nlp_transfer.data.store import Keys
 from nlp_transfer.errors import counted
 
 
@@ -44,7 +44,7 @@ def inside(name: str, parts: Parts) -> Finding:
 def leaked(name: str, known: str, parts: Parts, *, allow_leakage: bool) -> Finding:
     """Between validation and test a warning: it is the choice of the epoch that leaks then, not the learning."""
     part, others = parts[name], parts[known]
-    found = np.flatnonzero(np.isin(part.keys, others.keys))
+    found = copies_of(others, part)
     share = len(found) / len(part)
     too_many = known == "train" and share > LEAKAGE_ALLOWED and not allow_leakage
     advice = "Delete them from train, or pass --allow-leakage." if too_many else "Scores are a little too high for it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def holds_tags(table: Table) -> bool:
 
 def mostly_tags(path: Path) -> bool:
     """Whether the last column is one of tags, and more than O."""
-    rows = [line.split() for _, line in numbered_lines(path) if line.strip() and not COMMENT.match(line)]
-    last = [row[-1] for row in rows if len(row) > 1]
-    tags = [cell for cell in last if TAG.fullmatch(cell)]
-    return len(tags) >= SHARE_OF_TAGS * max(1, len(rows)) and len(set(tags)) > 1
+    num_rows, tags = 0, Counter[str]()
+    for _, line in numbered_lines(path):
+        cells = line.split()
+        if cells and not COMMENT.match(line):
+            num_rows += 1
+            tags.update([cells[-1]] if len(cells) > 1 and TAG.fullmatch(cells[-1]) else [])
+    return tags.total() >= SHARE_OF_TAGS * max(1, num_rows) and len(tags) > 1

@@ -10,10 +10,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.checking.findings import MAX_PLACES, Finding, first_places
-from nlp_transfer.data.examples import TaggedExample, TextExample
+from nlp_transfer.data.examples import IntArray, TaggedExample, TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.layouts import TAGGED
-from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tokenizing import encode_texts
 from nlp_transfer.data.words import WordTokenizer
 from nlp_transfer.errors import counted

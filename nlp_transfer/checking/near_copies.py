@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
 from nlp_transfer.checking.copies import place
 from nlp_transfer.checking.findings import Finding, Parts, Severity, first_places, text_of
+from nlp_transfer.data.examples import IntArray
 from nlp_transfer.data.folding import fold
-from nlp_transfer.data.store import IntArray, Keys
+from nlp_transfer.data.store import Keys
 from nlp_transfer.errors import counted
 from nlp_transfer.reporting.progress import progress_bar
 
@@ -28,7 +29,7 @@ NUM_HASHES, ROWS_A_BAND = 48, 4
 NEIGHBOURS = 4
 """Of texts that fall together, each is compared with so many of the ones before it, and with the first."""
 PAIRS_AT_ONCE = 50_000
-CHUNK = 1024
+CHUNK_TEXTS, CHUNK_PAIRS = 1024, 50_000
 WORD = re.compile(r"\w+")
 PRIME = np.uint64((1 << 61) - 1)
 MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -79,10 +80,9 @@ def band_hashes(parts: Parts, num_texts: int) -> Bands:
     factors = rng.integers(1, 2**32, NUM_HASHES, dtype=np.uint64)
     offsets = rng.integers(0, 2**32, NUM_HASHES, dtype=np.uint64)
     bands = np.zeros((num_texts, NUM_HASHES // ROWS_A_BAND), dtype=np.uint64)
-    texts = map(text_of, chain.from_iterable(parts.values()))
     start = 0
     with progress_bar("looking for near copies", num_texts) as bar:
-        while shingles := list(map(pairs_of_words, islice(texts, CHUNK))):
+        for shingles in chunks(map(pairs_of_words, map(text_of, chain.from_iterable(parts.values())))):
             filled = [i for i, shingle in enumerate(shingles) if shingle]
             if filled:
                 least = least_hashes([shingles[i] for i in filled], factors, offsets)
@@ -90,6 +90,20 @@ def band_hashes(parts: Parts, num_texts: int) -> Bands:
             start += len(shingles)
             bar.advance(len(shingles))
     return bands
+
+
+def chunks(shingles: Iterable[frozenset[int]]) -> Iterator[list[frozenset[int]]]:
+    """Of so many word pairs that their hashes fit well into memory, whatever the length of the texts."""
+    chunk: list[frozenset[int]] = []
+    size = 0
+    for shingle in shingles:
+        chunk.append(shingle)
+        size += len(shingle)
+        if size >= CHUNK_PAIRS or len(chunk) >= CHUNK_TEXTS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def least_hashes(shingles: Sequence[frozenset[int]], factors: Keys, offsets: Keys) -> Keys:

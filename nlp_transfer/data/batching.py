@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nlp_transfer.data.encoded import Indices, IntArray
+from nlp_transfer.data.encoded import Indices
+from nlp_transfer.data.examples import IntArray
 
 STEPS_PER_BUCKET = 32
 """Rows of about this many steps are sorted by length together: little padding, and still a random order."""

@@ -14,8 +14,10 @@ from nlp_transfer.errors import DataError
 
 MULTI_LABEL_SEPARATOR = ","
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*,.*\)|\{.*\}", re.DOTALL)
-NO_BREAK = "\u00a0\u202f"
 MISSING_WORDS = frozenset(("nan", "none", "null", "n/a", "na", "<na>", "#n/a", "nil", "#name?", "#ref!", "-", "?"))
+QUOTES = "\"'“”„«»"
+JOINERS = "\u200c\u200d"
+"""Part of the spelling in Persian, Indic scripts and emoji, between characters that can be seen."""
 CONTROL = ("Cc", "Cf", "Zl", "Zp")
 """Unicode's categories of what is no character to be seen."""
 
@@ -80,7 +82,7 @@ def label_name(value: Any, names: Sequence[str], source: Source) -> str:
 
 def refuse_invisible(name: str, where: str) -> None:
     """Two names that look alike would be two classes."""
-    if any(unicodedata.category(c) in CONTROL or c in NO_BREAK for c in name):
+    if name.strip(JOINERS) != name or any(unicodedata.category(c) in CONTROL and c not in JOINERS for c in name):
         raise DataError(f"{where} {name!a} holds characters that cannot be seen. Delete them.")
 
 

@@ -25,7 +25,8 @@ class DataConfig:
     test: str | None = None
     """File that the reported score is measured on, once."""
     on_similar_labels: OnSimilarLabels = "refuse"
-    """Labels that differ in case or blanks only: merge them into the most frequent one, or keep them apart."""
+    """Labels that differ in how they are written only (Pos and pos, 1 and 1.0): merge them into the most frequent one,
+    or keep them apart."""
     allow_leakage: bool = False
     """More than 1 % of validation or test may also stand in train."""
 

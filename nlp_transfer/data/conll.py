@@ -73,7 +73,8 @@ def without_ranges(rows: Rows, path: Path, tags: int) -> Rows:
     for number, row in rows:
         if RANGE.fullmatch(row[0]) and row[tags] not in (OUTSIDE, "_"):
             raise DataError(
-                f"{path}:{number}: {row[0]} is passed over, but bears the tag '{row[tags]}'. Tag the words."
+                f"{path}:{number}: {row[0]} is passed over, but bears the tag '{row[tags]}'. Tag the words, "
+                "or name the right --tags-column."
             )
     own = [row for row in rows if not RANGE.fullmatch(row[1][0])]
     if not own:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from nlp_transfer.data.cells import QUOTES
 from nlp_transfer.data.examples import Source
 from nlp_transfer.data.folding import fold
 from nlp_transfer.data.lines import numbered_lines
@@ -19,19 +21,20 @@ from nlp_transfer.errors import DataError, counted, quoted
 MAX_FIELD = 2**31 - 1
 """The csv module's own limit of 131,072 characters refuses long documents."""
 MAX_SHOWN = 60
+LONGEST_NAME = 20
+"""Of the names that columns usually have."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 NAMED_SEPARATOR = re.compile(r"\ufeff?sep=(.)", re.IGNORECASE)
 """What Excel reads, and writes, above the header."""
 ROWS_LOOKED_AT = 200
-QUOTES = "\"'“”„«»"
 NumberedCells = tuple[int, list[str]]
 
 
 def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: Notes) -> Table:
     refuse_other_content(path)
-    separator = "\t" if kind == "tsv" else separator_of(path, notes)
+    separator = "\t" if kind == "tsv" else separator_of(path, header_names, notes)
     rows = Again(lambda: split_tsv(path) if kind == "tsv" else split_csv(path, separator))
-    seen = survey(rows, path, notes)
+    seen = survey(rows, path, header_names, notes)
     if seen is None:
         raise DataError(f"{path} is empty. It needs a text and a label in every row.")
     has_header = is_header(seen, header_names)
@@ -63,7 +66,7 @@ def delimited_rows(
     for line, row in islice(rows, int(header_names is not None), None):
         if repeats(row, header):
             raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
-        if len(row) > 1 and fold(row[0]) in usual and len(set(row)) == len(row) and usual.issuperset(map(fold, row)):
+        if len(row) > 1 and fold(row[0]) in usual and is_second_header(list(map(fold, row)), header, usual):
             raise DataError(f"{path}:{line}: looks like a header ({quoted(row)}). Delete the row, or what is above it.")
         if len(row) != len(names):
             hint = "Is this line a part of the one before?"
@@ -76,12 +79,29 @@ def delimited_rows(
         yield Source(str(path), line), {names[i]: row[i] for i in kept}
 
 
+def is_second_header(row: list[str], header: list[str], usual: frozenset[str]) -> bool:
+    """The header in another order, or all usual names below a first row that holds none."""
+    return sorted(row) == sorted(header) or (not usual & set(header) and are_usual(row, usual))
+
+
+def are_usual(row: Sequence[str], usual: frozenset[str]) -> bool:
+    """Whether all cells are names that columns usually have, each another one."""
+    return len(set(row)) == len(row) > 1 and usual.issuperset(row)
+
+
 def refuse_other_content(path: Path) -> None:
     first = next((line.strip() for _, line in numbered_lines(path) if line.strip()), "")
-    if first.startswith("{") and first.endswith("}"):
+    if first.startswith("{") and is_object(first):
         raise DataError(f"{path} holds JSON lines. Let its name end in .jsonl.")
     if first.startswith("__label__"):
         raise DataError(f"{path} is in fastText's format, which is not read. Write it as csv: text,label.")
+
+
+def is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def count_oddities(cell: str, source: Source, notes: Notes) -> None:
@@ -114,7 +134,7 @@ class Survey:
     """Whether a column holds something below the first row."""
 
 
-def survey(rows: Iterable[NumberedCells], path: Path, notes: Notes) -> Survey | None:
+def survey(rows: Iterable[NumberedCells], path: Path, header_names: frozenset[str], notes: Notes) -> Survey | None:
     """None where there is no row. What looks odd is counted."""
     waiting = iter(rows)
     line, first = next(waiting, (0, []))
@@ -128,6 +148,8 @@ def survey(rows: Iterable[NumberedCells], path: Path, notes: Notes) -> Survey | 
     for line, row in waiting:
         seen.num_below += 1
         seen.is_repeated = seen.is_repeated or repeats(row, folded)
+        if len(row[0]) <= LONGEST_NAME and are_usual(list(map(fold, row)), header_names):
+            notes.count(f"Rows of {path} that look like a header", Source(str(path), line))
         for i, cell in enumerate(first):
             if i >= len(row):
                 seen.filled[i] = True  # a short row is an error that is told with its line
@@ -145,25 +167,23 @@ def split_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def separator_of(path: Path, notes: Notes) -> str:
-    """A comma, unless the first line says ``sep=;`` or has none and another mark.
+def separator_of(path: Path, header_names: frozenset[str], notes: Notes) -> str:
+    """A comma, or the other mark that parts the rows evenly. Raises DataError where two fit alike.
 
-    Raises DataError where two marks fit alike.
+    A line ``sep=;`` above the header decides; else the mark whose first row holds a usual name does.
     """
-    first = next((line for _, line in numbered_lines(path) if line.strip()), "")
-    if named := NAMED_SEPARATOR.fullmatch(first):
+    number, first = next(((number, line) for number, line in numbered_lines(path) if line.strip()), (1, ""))
+    if number == 1 and (named := NAMED_SEPARATOR.fullmatch(first)):
         notes.say(f"{path}: columns are parted by {named[1]!r}, as its first line says.")
         return named[1]
-    found = [mark for mark in SEPARATORS if mark in first]
-    if found and found[0] == "," and len(found) > 1:
-        fitting = [mark for mark in found if parts_evenly(path, mark)]
-        if len(fitting) > 1:
-            names = " and ".join(SEPARATORS[mark] for mark in fitting[:2])
-            raise DataError(
-                f"{path}: {names} both part its rows evenly. Put 'sep=,' or the like into a line at its top."
-            )
-        found = fitting or found
-    separator = found[0] if found else ","
+    found = [mark for mark in SEPARATORS if mark in first] or [","]
+    if len(found) > 1:
+        found = [mark for mark in found if parts_evenly(path, mark)] or found[:1]
+    usual = [mark for mark in found if header_names & {fold(cell) for cell in first.split(mark)}]
+    if len(usual or found) > 1:
+        names = " and ".join(SEPARATORS[mark] for mark in (usual or found)[:2])
+        raise DataError(f"{path}: {names} both part its rows evenly. Put 'sep=,' or the like into a line at its top.")
+    [separator] = usual or found
     if separator != ",":
         notes.say(f"{path}: columns are parted by {SEPARATORS[separator]}.")
     return separator

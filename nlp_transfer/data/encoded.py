@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlp_transfer.data.examples import IntArray
 from nlp_transfer.labels import IGNORE_INDEX
 
 Indices = tuple[int, ...]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 ATTENTION_MASK = "attention_mask"
 SPLIT_FILE = "split.json"

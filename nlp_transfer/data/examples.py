@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from nlp_transfer.data.folding import fold
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 PAIR_MARK = "\x1e"
 """Parts the two texts of a pair; no folded text holds it."""

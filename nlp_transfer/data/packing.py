@@ -30,8 +30,7 @@ OTHER_FORMATS = {
     b"7z\xbc\xaf": "a 7z archive. Unpack it",
     b"]\x00\x00": "packed by lzma. Unpack it, or pack it by xz",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself. Fetch it with 'git lfs pull'",
-    b"<!DOCTYPE": "a web page. Download the file itself",
-    b"<html": "a web page. Download the file itself",
+    b"<!DOCTYPE html": "a web page. Download the file itself",
 }
 BEGINNING = 24
 """Bytes that tell formats apart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic
@@ -34,13 +34,15 @@ class Reader(Generic[Example]):
     """All that the result depends on beside the content."""
 
     def paths(self, paths: Sequence[Path], notes: Notes) -> ExampleStore[Example]:
-        content = [[str(path), hash_files(files_of_part(path))] for path in paths]
-        examples = stored(
-            self.layout,
-            [*self.settings, content],
-            lambda notes: (example for path in paths for example in self.of_path(path, notes)),
-            notes,
-        )
+        content = hashes(paths)
+
+        def read(notes: Notes) -> Iterator[Example]:
+            for path in paths:
+                yield from self.of_path(path, notes)
+            if hashes(paths) != content:
+                raise DataError(f"{paths[0]}: changed while it was read. Start again.")
+
+        examples = stored(self.layout, [*self.settings, content], read, notes)
         if not examples:
             raise DataError(f"{paths[0]} holds no example.")
         return examples
@@ -48,6 +50,10 @@ class Reader(Generic[Example]):
     def table(self, table: Table, notes: Notes) -> ExampleStore[Example]:
         key = [*self.settings, table.name, table.fingerprint]
         return stored(self.layout, key, lambda notes: self.of_table(table, notes), notes)
+
+
+def hashes(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    return [(str(path), hash_files(files_of_part(path))) for path in paths]
 
 
 def text_reader(config: TextData, *, multi_label: bool) -> Reader[TextExample]:

@@ -1,12 +1,12 @@
-"""Labels that differ in case or blanks only: one class spelled twice, as a rule."""
+"""Labels that differ in how they are written only: one class spelled twice, as a rule."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 
-from nlp_transfer.data.cells import MISSING_WORDS
+from nlp_transfer.data.cells import MISSING_WORDS, QUOTES
 from nlp_transfer.data.config import OnSimilarLabels
 from nlp_transfer.data.examples import Example, Source
 from nlp_transfer.data.folding import fold
@@ -14,8 +14,8 @@ from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError
 
+WHOLE_NUMBER = re.compile(r"(-?)0*([0-9]+)(?:\.0+)?")
 MAX_TOLD, MAX_SHOWN = 3, 60
-QUOTES = "\"'“”„«»"
 
 
 def settle(
@@ -66,9 +66,7 @@ def merged(
 
 
 def bare(label: str) -> str:
-    """Equal for labels that differ in how they are written only: 1, 1.0 and "1"."""
+    """Equal for labels that differ in how they are written only: 1, 1.0, 01 and "1"; but 1.1 is no 1.10."""
     inner = fold(label).strip(QUOTES) or label
-    if inner.isascii() and inner[-1].isdigit():
-        with suppress(ValueError, OverflowError):
-            return str(float(inner))
-    return inner
+    number = WHOLE_NUMBER.fullmatch(inner)
+    return f"{number[1]}{number[2]}" if number else inner

@@ -26,6 +26,9 @@ PART_NAMES = {
 """What parts are called in folders and on the Hub; the first name that is found is taken."""
 COLUMN_ENDINGS = {".conll", ".conllu", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".bilou"}
 ENDINGS = {*TABLE_FORMATS, *COLUMN_ENDINGS, ".txt", ""}
+PAGES = {"README", "LICENSE", "LICENCE", "COPYING", "NOTICE", "SOURCE", "CHANGELOG", "CITATION"}
+NO_DATA = (".py", ".md", ".log", ".sh", ".yml", ".yaml", ".ipynb")
+"""What lies beside data and is none: by name, and by ending."""
 SHARD = re.compile(r"[-_]\d+(?:-of-(\d+))?")
 PATTERN_MARKS = "*?["
 
@@ -99,20 +102,18 @@ def files_of_folder(folder: Path, named: Mapping[str, str | None], notes: Notes)
             f"as .csv; it holds {names}. Name a file."
         )
     used = {path for paths in found.values() for path in paths}
-    unused = [path for path in inside(folder) if path not in used and not path.name.startswith((".", "_"))]
-    for path in unused:
-        part = next((part for part, names in PART_NAMES.items() if path.name.casefold().startswith(names)), None)
-        if part not in (None, "train") and part not in found and named[part] is None:
-            raise DataError(
-                f"{path} may be the {part} part, but is not named or built like one. Name the file with --{part}."
-            )
+    unused = [path for path in content_of(folder) if path not in used and not path.name.startswith((".", "_"))]
+    for part in ("validation", "test"):
+        alike = next((path for path in unused if kind_of_name(path, part) and path.suffix not in NO_DATA), None)
+        if alike is not None and part not in found and named[part] is None:
+            raise DataError(f"{alike} is named like the {part} part, but cannot be read. Name a file with --{part}.")
     if unused:
         shown = ", ".join(str(path.relative_to(folder)) for path in unused[:5])
         notes.say(f"{folder}: {counted(len(unused), 'file')} not read: {shown}{', ...' if len(unused) > 5 else ''}.")
     return found
 
 
-def inside(folder: Path) -> list[Path]:
+def content_of(folder: Path) -> list[Path]:
     """What lies in a folder, and in those of its folders that are named after parts."""
     names = [name for names in PART_NAMES.values() for name in names]
     found = []
@@ -140,7 +141,8 @@ def named_after(folder: Path, part: str) -> list[Path]:
 
 
 def is_data(path: Path) -> bool:
-    return path.is_file() and ending(path) in ENDINGS and not path.name.startswith((".", "_"))
+    is_page = path.name.partition(".")[0].upper() in PAGES
+    return path.is_file() and ending(path) in ENDINGS and not (is_page or path.name.startswith((".", "_")))
 
 
 def kind_of_name(path: Path, part: str) -> str | None:
@@ -158,14 +160,19 @@ def refuse_mixed(folder: Path, paths: list[Path]) -> None:
     """Shards of several formats, or fewer than their names say."""
     if len({ending(path) for path in paths}) > 1:
         raise DataError(f"{folder}: {paths[0].name} and {paths[-1].name} are of several formats. Name files.")
-    shards = [match for path in paths if (match := re.search(r"[-_](\d+)(?:-of-(\d+))?\.", path.name))]
-    numbers = [int(match[1]) for match in shards]
-    wanted = int(shards[0][2]) if shards and shards[0][2] else len(set(numbers))
-    if shards and (sorted(numbers) != list(range(min(numbers), min(numbers) + wanted)) or min(numbers) > 1):
-        raise DataError(
-            f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing, or there "
-            "twice."
-        )
+    for path in paths:
+        total = re.search(r"-of-(\d+)\.", path.name)
+        numbers = sorted(shard_number(other) for other in paths)
+        if total and numbers != list(range(numbers[0], numbers[0] + int(total[1]))):
+            raise DataError(
+                f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing, or "
+                "there twice."
+            )
+
+
+def shard_number(path: Path) -> int:
+    found = re.search(r"(\d+)-of-\d+\.", path.name)
+    return int(found[1]) if found else -1
 
 
 def rename_hub_splits(tables: dict[str, Table], spelling: str, notes: Notes) -> dict[str, Table]:

@@ -10,9 +10,9 @@ from typing import Generic
 
 import numpy as np
 
-from nlp_transfer.data.examples import Example
+from nlp_transfer.data.examples import Example, IntArray
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.store import ExampleStore, IntArray
+from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError, counted
 
 HELD_OUT_FRACTION = 0.1
@@ -36,6 +36,13 @@ class Splits(Generic[Example]):
     """What was recognised, held out, converted or repaired, one sentence each."""
     held_out: dict[str, list[str]] | None = None
     """Of the parts taken out of the training file: where each of their examples stands."""
+
+    def __post_init__(self) -> None:
+        """Lists of examples become stores."""
+        for name in ("train", "validation", "test"):
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, ExampleStore):
+                object.__setattr__(self, name, ExampleStore.of(part))
 
     @property
     def scored(self) -> tuple[str, ExampleStore[Example]]:
@@ -71,7 +78,7 @@ def complete(
         if name in parts:
             refuse_leakage(name, parts[name], train, allow_leakage=allow_leakage, notes=notes)
     if "validation" in parts and "test" in parts:
-        twice = np.flatnonzero(np.isin(parts["test"].keys, parts["validation"].keys))
+        twice = copies_of(parts["validation"], parts["test"])
         if len(twice):
             first = parts["test"][int(twice[0])].source
             notes.count("Examples of test that also stand in validation", first, times=len(twice))
@@ -96,7 +103,7 @@ def refuse_leakage(
     name: str, part: ExampleStore[Example], train: ExampleStore[Example], *, allow_leakage: bool, notes: Notes
 ) -> None:
     """Count the examples of ``part`` that also stand in train. Raises DataError for too many."""
-    leaked = np.flatnonzero(np.isin(part.keys, train.keys))
+    leaked = copies_of(train, part)
     if not len(leaked):
         return
     first = part[int(leaked[0])].source
@@ -109,6 +116,11 @@ def refuse_leakage(
     notes.count(
         f"Examples of {name} that also stand in train, which makes its score too high", first, times=len(leaked)
     )
+
+
+def copies_of(known: ExampleStore[Example], part: ExampleStore[Example]) -> IntArray:
+    """Which examples of ``part`` also stand in ``known``, up to how they are written."""
+    return np.flatnonzero(np.isin(part.keys, known.keys))
 
 
 def hold_out(

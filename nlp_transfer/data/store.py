@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from nlp_transfer.cache import cached
-from nlp_transfer.data.examples import Example, Source, TaggedExample
+from nlp_transfer.data.examples import Example, IntArray, Source, TaggedExample
 from nlp_transfer.data.layouts import TAGGED, TEXTS, Layout
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.fingerprints import hash_json
 from nlp_transfer.reporting.progress import progress_bar
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 BATCH_ROWS = 1024
@@ -53,7 +52,7 @@ class ExampleStore(Sequence[Example]):
     @classmethod
     def of(cls, examples: Sequence[Example]) -> ExampleStore[Example]:
         """In memory."""
-        layout: Layout[Any] = TAGGED if isinstance(examples[0], TaggedExample) else TEXTS
+        layout: Layout[Any] = TAGGED if examples and isinstance(examples[0], TaggedExample) else TEXTS
         sink = pa.BufferOutputStream()
         header = write_columns(examples, layout, sink)
         return cls(layout, batches_of(pa.BufferReader(sink.getvalue())), header)
@@ -76,7 +75,9 @@ class ExampleStore(Sequence[Example]):
         return next(iter(self.take(places[np.newaxis])))
 
     def take(self, places: IntArray) -> ExampleStore[Example]:
-        """A view of the examples at ``places``, in rising order; nothing is copied."""
+        """A view of the examples at ``places``, which rise; nothing is copied."""
+        if (np.diff(places) <= 0).any():
+            raise ValueError("the places of a view must rise")
         rows = places if self.rows is None else self.rows[places]
         fingerprint = self.fingerprint and hash_json([self.fingerprint, hashlib.sha256(rows.tobytes()).hexdigest()])
         return replace(self, rows=rows, fingerprint=fingerprint)
@@ -105,7 +106,8 @@ class ExampleStore(Sequence[Example]):
     @cached_property
     def keys(self) -> Keys:
         """Of each example: a hash of its folded text, equal for copies."""
-        return np.concatenate([batch.column("key").to_numpy() for batch in self.selected()])
+        none = np.zeros(0, dtype=np.uint64)
+        return np.concatenate([none, *(batch.column("key").to_numpy() for batch in self.selected())])
 
     def sources(self) -> Iterator[Source]:
         for batch in self.selected():
@@ -122,9 +124,9 @@ class ExampleStore(Sequence[Example]):
             if any(self.header.labels[i] not in first for i in np.unique(ids)):
                 for label, source in self._labels_with_places(batch):
                     first.setdefault(label, source)
-        total: dict[str, int] = defaultdict(int)  # two ids may bear one name
-        for label, count in zip(self.header.labels, counts.tolist(), strict=True):
-            total[label] += count
+        total = Counter(dict(zip(self.header.labels, counts.tolist(), strict=True)))
+        if len(total) < len(counts):  # two ids bear one name, which a text bears once
+            total = Counter(label for example in self for label in self.layout.labels(example))
         return {label: (total[label], source) for label, source in first.items()}
 
     def class_places(self) -> dict[str, tuple[int, Source]]:
@@ -142,7 +144,7 @@ class ExampleStore(Sequence[Example]):
         classes = [self.layout.class_of(label) for label in self.header.labels]
         names: dict[str, int] = {}
         known: dict[tuple[int, ...], int] = {}
-        found: list[IntArray] = []
+        found: list[IntArray] = [np.zeros(0, dtype=np.int64)]
         for batch in self.selected():
             of_each = list(map(tuple, lists(batch.column("labels"))))
             for ids in set(of_each) - known.keys():
@@ -156,8 +158,11 @@ class ExampleStore(Sequence[Example]):
     def label_keys(self) -> IntArray:
         """Of each example: a number that is equal, in this process, for equal labels (of a text in any order)."""
         names = self.header.labels
-        in_order = sorted if self.layout is TEXTS else list
-        return np.array([hash(tuple(in_order([names[i] for i in ids]))) for ids in self._label_ids()], dtype=np.int64)
+        if self.layout is TEXTS:
+            keys = (hash(frozenset(names[i] for i in ids)) for ids in self._label_ids())
+        else:
+            keys = (hash(tuple(names[i] for i in ids)) for ids in self._label_ids())
+        return np.fromiter(keys, dtype=np.int64, count=len(self))
 
     def _label_ids(self) -> Iterator[list[int]]:
         return (ids for batch in self.selected() for ids in lists(batch.column("labels")))

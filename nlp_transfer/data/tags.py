@@ -26,7 +26,7 @@ from nlp_transfer.errors import DataError, did_you_mean, quoted
 from nlp_transfer.labels import OUTSIDE, PREFIXES, Scheme, detect_scheme, illegal_places, split_tag, to_iob2
 
 TAGS_FILE = "seq.out"
-ODD_TYPE = re.compile(r"[-\s]|[BIOESLU]-|O$")
+ODD_TYPE, TAG_MARK = re.compile(r"[-\s]|O$"), re.compile("[BIESLU]-")
 
 
 def read_tagged(path: Path, config: NerData, notes: Notes) -> Iterator[TaggedExample]:
@@ -101,21 +101,24 @@ def converted(store: ExampleStore[TaggedExample], config: NerData, notes: Notes)
     for file, scheme in schemes.items():
         if scheme != "IOB2":
             notes.say(f"{file}: tags are in {scheme}, read as IOB2.")
-    known = set(store.label_places())
-    for tag, (_, source) in store.label_places().items():
+    places = store.label_places()
+    known, types = set(places), {split_tag(tag)[1] for tag in places}
+    for tag, (number, source) in places.items():
         refuse_invisible(tag, f"{source}: the tag")
+        if TAG_MARK.match(split_tag(tag)[1]):
+            notes.count("Tags whose type looks like a tag of its own", source, number)
     for example in store:
         scheme = schemes[example.source.file]
-        check_tags(example, scheme, known)
+        check_tags(example, scheme, known, types)
         check_order(example, scheme, config, notes)
         yield replace(example, tags=tuple(to_iob2(example.tags, scheme)))
 
 
-def check_tags(example: TaggedExample, scheme: Scheme, known: set[str]) -> None:
+def check_tags(example: TaggedExample, scheme: Scheme, known: set[str], types: set[str]) -> None:
     prefixes = PREFIXES[scheme].replace(OUTSIDE, "")
     for i, tag in enumerate(example.tags):
         prefix, label = split_tag(tag)
-        if ODD_TYPE.match(label):
+        if ODD_TYPE.match(label) or (TAG_MARK.match(label) and label[2:] in types):
             raise DataError(
                 f"{example.place(i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') has the type '{label}', which "
                 "looks like a tag of its own. Correct it."

@@ -18,7 +18,7 @@ from nlp_transfer.data.encoded import EncodedSplit, Indices, Padding, Row, load_
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import ConfigError, DataError, did_you_mean, quoted
-from nlp_transfer.fingerprints import fingerprint_of
+from nlp_transfer.fingerprints import tokenizer_key
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.metrics import Score
 from nlp_transfer.reporting.progress import Bar, say
@@ -69,16 +69,16 @@ class Task(ABC, Generic[E, P]):
 
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
         """Rows for the network; every label of ``examples`` must be known. Kept in the cache, and read from there,
-        where the examples have a fingerprint.
+        where the examples have a fingerprint and the tokenizer has one.
         """
         padding = padding_of(model)
-        fingerprint = getattr(examples, "fingerprint", None)
+        keys: list[str | None] = [getattr(examples, "fingerprint", None), tokenizer_key(model.tokenizer)]
         rows = self.rows(examples, model)
-        if fingerprint is None:
+        if None in keys:
             return pack(rows, padding, token_labels=self.token_labels)
         return cached(
             "tokens",
-            [fingerprint, repr(self), self.token_limit(model), fingerprint_of(model.tokenizer)],
+            [*keys, repr(self), self.token_limit(model)],
             lambda folder: save_rows(rows, padding, folder, token_labels=self.token_labels),
             lambda folder: load_rows(folder, padding),
         )

@@ -15,7 +15,10 @@ CASES = [
 @pytest.mark.parametrize(("task", "name", "content", "place"), CASES)
 def test_a_bad_file_ends_in_exit_code_2_and_one_line(call, task, name, content, place, tmp_path):
     (tmp_path / name).write_bytes(content)
-    for command in (["run", task, "--train", name, "--validation", name], ["check", name, "--task", task]):
+    for command in (
+        ["run", task, "--train", name, "--validation", name, "--allow-leakage"],
+        ["check", name, "--task", task],
+    ):
         code, out, err = call(*command)
         *before, last = err.splitlines()
         assert (code, out) == (2, "")
@@ -31,7 +34,7 @@ def test_a_bad_folder_ends_in_exit_code_2_and_one_line(call, task, files, place,
     (tmp_path / "data").mkdir()
     for name, content in files.items():
         (tmp_path / "data" / name).write_text(content)
-    code, out, err = call("run", task, "--train", "data", "--validation", "data")
+    code, out, err = call("run", task, "--train", "data", "--validation", "data", "--allow-leakage")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: ")
     assert place in err

@@ -1,20 +1,23 @@
 """What was read and tokenized once is not read and tokenized again, unless something it depends on has changed."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from transformers import CanineTokenizer
 
 import nlp_transfer as nt
 from nlp_transfer import cache
 from nlp_transfer.cache import cache_folder, cached
-from nlp_transfer.data import conll as conll_module, tables
+from nlp_transfer.data import conll as conll_module, reading, tables
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.reading import read_ner_file, read_text_file
-from nlp_transfer.errors import ConfigError, DataError
+from nlp_transfer.data.reading import read_ner_file, read_ner_parts, read_text_file
+from nlp_transfer.errors import DataError
 from nlp_transfer.tasks import text_classification
 from tests.processes import PROJECT
 
@@ -110,11 +113,37 @@ def test_a_kill_leaves_no_half_an_entry(own_cache):
     assert cached("kind", [1], write, lambda folder: (folder / "a").read_text()) == "whole"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a file in place of the folder is enough elsewhere")
-def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(rows, own_cache):
+def test_where_the_cache_cannot_be_written_nothing_is_kept_and_that_is_said(rows, own_cache, capsys):
     own_cache.write_text("a file")
-    with pytest.raises(ConfigError, match=r"cache: the cache cannot be written .* NLP_TRANSFER_CACHE"):
+    first = read(rows)
+    assert "cache: nothing is kept, since the cache cannot be written" in capsys.readouterr().err
+    assert read(rows) == first
+
+
+def test_an_entry_is_read_without_being_locked(rows, own_cache, monkeypatch):
+    first = read(rows)
+
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", refuse)
+    assert read(rows) == first
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(rows, monkeypatch):
+    real = reading.hash_files
+    counter = itertools.count()
+    monkeypatch.setattr(reading, "hash_files", lambda paths: f"{real(paths)}{next(counter)}")
+    with pytest.raises(DataError, match=r"rows\.jsonl: changed while it was read"):
         read(rows)
+
+
+def test_a_disk_that_is_full_is_named(own_cache):
+    def write(_):
+        raise OSError("Error writing bytes to file")  # as Arrow has it: without a name
+
+    with pytest.raises(OSError, match=r"the cache cannot be written .* NLP_TRANSFER_CACHE"):
+        cached("kind", [3], write, lambda folder: (folder / "a").read_text())
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
@@ -157,6 +186,67 @@ def test_tokens_are_kept_and_made_anew_for_another_limit(rows, checkpoint, monke
     assert encode(examples, max_tokens=8) != first
     assert encode(examples.take(np.arange(40)[::1])) == first
     assert len(calls) == 4
+
+
+def encodings(examples, task, model):
+    """From the cache, or made for it; and made without it."""
+    indices = tuple(range(len(examples)))
+    splits = [task.encode(part, model) for part in (examples, list(examples))]
+    return [
+        [tensor.tolist() for tensor in (*split.batch(indices).inputs.values(), split.batch(indices).labels)]
+        for split in splits
+    ]
+
+
+XY, YX = nt.LabelSet(("x", "y")), nt.LabelSet(("y", "x"))
+TASKS = {
+    "first": {"labels": XY},
+    "other order of labels": {"labels": YX},
+    "other limit": {"labels": XY, "max_tokens": 8},
+    "other policy": {"labels": XY, "max_tokens": 8, "long_texts": "head_tail"},
+    "several labels": {"labels": XY, "multi_label": True},
+}
+
+
+def test_tokens_of_every_task_tokenizer_and_view_are_kept_apart(rows, make_checkpoint):
+    """One cache for all of them: each gives what it gives without a cache."""
+    examples = read_text_file(str(rows), nt.TextData(train=""), Notes(), multi_label=False)
+    models = [nt.load_sequence_classifier(str(make_checkpoint(family)), XY) for family in ("bert", "roberta")]
+    views = [examples, examples.take(np.arange(20)), examples.take(np.arange(20, 40))]
+    views.append(examples.renamed({"x": "y", "y": "x"}))
+    found = [encodings(examples, nt.TextClassification(**settings), models[0]) for settings in TASKS.values()]
+    found += [encodings(view, nt.TextClassification(labels=XY), models[0]) for view in views[1:]]
+    found.append(encodings(examples, nt.TextClassification(labels=XY), models[1]))
+    for kept, fresh in found:
+        assert kept == fresh
+    alike = [pair for pair in itertools.combinations([kept for kept, _ in found], 2) if pair[0] == pair[1]]
+    assert len(alike) == 1  # labels in another order are ids as of names that were swapped
+
+
+def test_a_tokenizer_written_in_python_is_never_taken_from_the_cache(rows, checkpoint, own_cache):
+    examples = read_text_file(str(rows), nt.TextData(train=""), Notes(), multi_label=False)
+    model = replace(nt.load_sequence_classifier(checkpoint, XY), tokenizer=CanineTokenizer())
+    nt.TextClassification(labels=XY).encode(examples, model)
+    assert not (own_cache / "tokens").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({}, {"on_illegal_tags": "refuse"}), ({"on_similar_labels": "merge"}, {"on_similar_labels": "keep"})],
+)
+def test_every_setting_of_reading_is_part_of_the_key(tmp_path, first, second):
+    path = tmp_path / "f.conll"
+    path.write_text("Ada B-PER\nLovelace I-Per\n")
+
+    def read_with(settings):
+        try:
+            parts = read_ner_parts(nt.NerData(train=str(path), **({"on_similar_labels": "keep"} | settings)), Notes())
+            return [example.tags for example in parts["train"]]
+        except DataError as error:
+            return str(error)
+
+    assert read_with(first) != read_with(second)
+    assert read_with(first) == read_with(first)
 
 
 def test_tagged_files_are_read_once_too(conll, monkeypatch):

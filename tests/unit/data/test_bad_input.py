@@ -14,7 +14,7 @@ import pytest
 
 from nlp_transfer.data.config import NerData, TextData
 from nlp_transfer.data.notes import Notes
-from nlp_transfer.data.reading import read_ner, read_text_classification, read_text_parts
+from nlp_transfer.data.reading import read_ner, read_ner_parts, read_text_classification, read_text_parts
 from nlp_transfer.errors import ConfigError, DataError
 
 HEADER = b"text,label\n"
@@ -89,9 +89,8 @@ TEXT_FILES = {
     "jsonl named csv": ("f.csv", b'{"text": "a", "label": "x"}\n', ""),
     "jsonl named tsv": ("f.tsv", b'{"text": "a", "label": "x"}\n', ""),
     "fastText's format": ("f.txt", b"__label__x a, b\n__label__y c, d\n", ""),
-    "two separators that fit": ("f.csv", b"text;label;score, in %\na;x;3,5\nb;y;4,5\n", ""),
+    "two separators that fit": ("f.csv", b"phrase;mood;score, in %\na;x;3,5\nb;y;4,5\n", ""),
     "a title above the header": ("f.csv", b"My survey,2021\ntext,label\na,x\nb,y\n", ":2"),
-    "files joined under one header": ("f.csv", HEADER + b"a,x\nsentence,category\nb,y\n", ":3"),
     "header in another order": ("f.csv", HEADER + b"a,x\nlabel,text\nb,y\n", ":3"),
     "text and Text": ("f.csv", b"text,Text,label\na,b,x\nc,d,y\n", ""),
     "label and Label": ("f.jsonl", b'{"text": "a", "label": "x", "Label": "y"}\n', ""),
@@ -183,7 +182,11 @@ TAG_FILES = {
     "one S in an IOB2 file": ("f.conll", b"Ada B-PER\nL I-PER\n\nBob B-PER\n\nCy S-PER\n", ":6"),
     "one S in an IOB1 file": ("f.conll", b"Ada I-PER\nL I-PER\n\nBob I-PER\n\nCy S-PER\n", ":6"),
     "empty word": ("f.conll", b"Ada\tB-PER\n\tO\n", ":2"),
-    "span label that is a tag": ("f.jsonl", b'{"text": "Ada", "entities": [[0, 3, "B-PER"]]}\n', ":1"),
+    "span label that is a tag": (
+        "f.jsonl",
+        b'{"text": "Ada Bob", "entities": [[0, 3, "PER"], [4, 7, "B-PER"]]}\n',
+        ":1",
+    ),
     "span label O": ("f.jsonl", b'{"text": "Ada", "entities": [[0, 3, "O"]]}\n', ":1"),
     "all rejected": ("f.jsonl", b'{"text": "Ada", "spans": [], "answer": "reject"}\n', ""),
     "jsonl named conll": ("f.conll", b'{"tokens": ["Ada"], "tags": ["B-P"]}\n', ":1"),
@@ -240,7 +243,7 @@ def test_a_bad_folder_is_refused_with_its_name_and_line(tmp_path, kind, files, p
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_text(content)
-    message = refusal(kind(train=str(folder), validation=str(folder)))
+    message = refusal(kind(train=str(folder), validation=str(folder), allow_leakage=True))
     assert_names(message, str(folder))
     assert_names(message, place)
 
@@ -282,12 +285,13 @@ def test_a_column_that_a_column_file_lacks_is_refused(conll, columns, message):
     assert message in refusal(NerData(train=str(conll), **columns))
 
 
-@pytest.mark.parametrize("metadata", [b"{broken", b"[]", b'{"info": {"features": {"text": {"_type": "Unheard"}}}}'])
+@pytest.mark.parametrize("metadata", [b"{broken", b'{"info": {"features": {"text": {"_type": "Unheard"}}}}'])
 def test_parquet_files_with_odd_metadata_are_refused(tmp_path, metadata):
     path = tmp_path / "f.parquet"
     table = pyarrow.table({"text": ["a"], "label": ["x"]}).replace_schema_metadata({b"huggingface": metadata})
     pyarrow.parquet.write_table(table, path)
-    assert_names(refusal(TextData(train=str(path), validation=str(path))), str(path))
+    message = refusal(TextData(train=str(path), validation=str(path), allow_leakage=True))
+    assert message.startswith(f"{path}: cannot be read as a parquet file")
 
 
 def test_a_pipe_is_refused_since_it_can_be_read_once_only(tmp_path):
@@ -332,6 +336,7 @@ NOTED = {
     "texts over several lines": ("f.csv", b'"great,x\nbad,y\nso good",x\nmeh,y\n', "go over several lines", 1),
     "quotation marks in cells": ("f.csv", b'a, "x"\nb, "y"\n', "with quotation marks", 2),
     "quotation marks in tsv": ("f.tsv", b'a\t"x"\nb\t"y"\n', "with quotation marks", 2),
+    "rows that look like a header": ("f.csv", b"sentence,category\na,y\nb,category\n", "look like a header", 1),
     "formulas": ("f.csv", b'"=A1",x\nb,y\n', "spreadsheet's formulas", 1),
     "labels that may be missing": (
         "f.csv",
@@ -377,3 +382,68 @@ def test_lists_written_as_text_and_one_hot_lists_are_refused_as_several_labels(t
         assert next(iter(read_text_parts(TextData(train=str(path)), Notes(), multi_label=True)["train"])).labels == (
             label,
         )
+
+
+GOOD = {
+    "E-MAIL as a type": ("f.conll", "a@b.c B-E-MAIL\nleft O\n\nI-94 B-ROAD\n", {"E-MAIL", "ROAD"}),
+    "decimals": ("f.csv", "text,label\na,1.1\nb,1.10\nc,1.11\n", {"1.1", "1.10", "1.11"}),
+    "codes": ("f.csv", "text,label\na,0e10\nb,0e11\nc,1e1\nd,10\n", {"0e10", "0e11", "1e1", "10"}),
+    "long numbers": ("f.csv", "text,label\na,900719925474099312\nb,900719925474099313\n", None),
+    "texts that are names of columns": ("f.csv", "text,label\nAnswer,question\nb,topic\n", {"question", "topic"}),
+    "emoji with a joiner": ("f.csv", "text,label\na,👩\u200d💻\nb,x\n", {"👩\u200d💻", "x"}),
+    "Persian": ("f.csv", "text,label\na,علمی\u200cتخیلی\nb,x\n", {"علمی\u200cتخیلی", "x"}),
+    "a no-break space": ("f.csv", "text,label\na,Service\u00a0public\nb,x\n", {"Service\u00a0public", "x"}),
+    "semicolons in texts": ("f.csv", "text,label\nI came; I saw,x\nI won; I left,y\n", {"x", "y"}),
+    "semicolons and a comma in the header": ("f.csv", "text;label;in %, rounded\na;x;3,5\nb;y;4,5\n", {"x", "y"}),
+    "a tab file with a semicolon": ("f.csv", "a; b\tx\nc\ty\nd\tx\ne\ty\n", {"x", "y"}),
+    "markup": ("f.tsv", "text\tlabel\n<html>hi</html>\tx\nb\ty\n", {"x", "y"}),
+    "braces": ("f.csv", "{name} said,hi {x}\n{name} said,hi {x}\nb,y\nc,y\n", {"hi {x}", "y"}),
+    "labels that look missing": ("f.csv", "text,label\na,none\nb,N/A\nc,-\n", {"none", "N/A", "-"}),
+    "a word #": ("f.conll", "# O\nAda B-PER\n\nBob B-PER\n", {"PER"}),
+    "tags in IO": ("f.conll", "Ada I-PER\nLovelace I-PER\n\nParis I-LOC\n", {"PER", "LOC"}),
+    "few entities in BIOES": ("f.conll", "Ada B-PER\nLovelace E-PER\nleft O\n", {"PER"}),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "classes"), GOOD.values(), ids=GOOD)
+def test_what_is_unusual_and_right_is_read(tmp_path, name, content, classes):
+    path = tmp_path / name
+    path.write_text(content)
+    if name.endswith(".conll"):
+        parts = read_ner_parts(NerData(train=str(path)), Notes())
+    else:
+        parts = read_text_parts(TextData(train=str(path)), Notes(), multi_label=False)
+    found = set(parts["train"].class_places())
+    assert found == classes if classes else len(found) == len(parts["train"])
+
+
+BESIDE = ["README.md", "LICENSE", "test_notes.txt", "testing.md", "development.log", "validate.py", "value_names.txt"]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_the_parts_is_named_as_not_read(tmp_path, tsv, name):
+    (tmp_path / "train.tsv").write_bytes(tsv.read_bytes())
+    (tmp_path / name).write_text("text")
+    notes = read_text_classification(TextData(train=str(tmp_path))).notes
+    assert f"{tmp_path}: 1 file not read: {name}." in notes
+
+
+@pytest.mark.parametrize("name", ["dev.json", "test.xlsx", "validation_1.zip", "test"])
+def test_what_is_named_like_a_part_and_cannot_be_read_is_refused(tmp_path, tsv, name):
+    (tmp_path / "train.tsv").write_bytes(tsv.read_bytes())
+    if "." in name:
+        (tmp_path / name).write_text("text")
+    else:
+        (tmp_path / name).mkdir()
+    assert f"{name} is named like the" in refusal(TextData(train=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "names", [["train_2019.tsv", "train_2020.tsv"], ["train/reviews_5.tsv", "train/reviews_12.tsv"]]
+)
+def test_shards_may_bear_any_numbers(tmp_path, tsv, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"text\tlabel\n{name}\tx\nb{name}\ty\n")
+    parts = read_text_parts(TextData(train=str(tmp_path)), Notes(), multi_label=False)
+    assert len(parts["train"]) == 4
