@@ -150,7 +150,7 @@ def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfi
         raise ConfigError(f"--output {config.output} is a file. Name a folder.")
     found = check_files(files, config)
     write_check(found, config.output)
-    for line in (*found.notes, *map(described, found.findings)):
+    for line in (*found.notes, *(described(finding, most=2) for finding in found.findings)):
         print(line)
     counts = ", ".join(counted(found.number_of(severity), severity) for severity in ("error", "warning", "note"))
     summary = f"{counts}; see {config.output / 'report.md'}."

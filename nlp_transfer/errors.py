@@ -56,7 +56,8 @@ def first_line(error: BaseException) -> str:
 
 def did_you_mean(name: str, allowed: Collection[str]) -> str:
     """A sentence that offers the nearest allowed name, or nothing; starts with a blank."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
+    in_other_case = [other for other in allowed if other.casefold() == name.casefold()]
+    close = in_other_case or difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

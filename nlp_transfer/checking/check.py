@@ -20,6 +20,7 @@ from nlp_transfer.checking.suspects import find_suspects
 from nlp_transfer.checkpoints import load_sequence_classifier
 from nlp_transfer.data.examples import IntArray, Source
 from nlp_transfer.data.layouts import TEXTS
+from nlp_transfer.data.notes import PASSED_OVER, Notes
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import CheckpointError
 from nlp_transfer.labels import LabelSet
@@ -57,7 +58,7 @@ class Check:
 
 def check_parts(
     parts: Parts,
-    notes: tuple[str, ...],
+    notes: Notes,
     checkpoint: str,
     *,
     max_tokens: int | None = None,
@@ -65,7 +66,7 @@ def check_parts(
 ) -> Check:
     """Look for copies, leaks, contradictions, odd classes, long texts and suspicious labels. One part is ``train``."""
     findings = find_leaks(parts, allow_leakage=allow_leakage) + find_copies(parts) + find_near_copies(parts)
-    findings += find_in_classes(parts) + find_in_texts(parts)
+    findings += find_in_classes(parts) + find_in_texts(parts) + found_in_reading(notes)
     lengths: dict[str, Lengths] = {}
     suspects: list[Source] = []
     limit = max_tokens or DEFAULT_MAX_TOKENS
@@ -93,8 +94,22 @@ def check_parts(
         limit,
         in_order(finding for finding in findings if finding.count),
         list(map(str, suspects)),
-        notes,
+        tuple(notes.sentences),
     )
+
+
+def found_in_reading(notes: Notes) -> list[Finding]:
+    """What was repaired, skipped or looked odd; comments are passed over as they are meant to be."""
+    return [
+        Finding(
+            kind="reading",
+            severity="note" if PASSED_OVER in what else "warning",
+            count=number,
+            message=f"{what}: {number:,}.",
+            places=(str(first),),
+        )
+        for what, (number, first) in notes.counts.items()
+    ]
 
 
 def check_briefly(parts: Parts) -> list[Finding]:

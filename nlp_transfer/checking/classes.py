@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from nlp_transfer.checking.findings import Finding, Parts, first_places, text_of
+from nlp_transfer.checking.findings import Finding, Parts, all_places, text_of
+from nlp_transfer.data.cells import WRITTEN_LIST
 from nlp_transfer.data.examples import TaggedExample
 from nlp_transfer.data.folding import INVISIBLE, fold
 from nlp_transfer.data.layouts import TAGGED
@@ -71,15 +72,16 @@ def lists(counts: Counter[str]) -> Finding:
     found = [
         name
         for name in counts
-        if LIST_MARK.search(name) and all(part.strip() in counts for part in LIST_MARK.split(name) if part.strip())
+        if WRITTEN_LIST.fullmatch(name)
+        or (LIST_MARK.search(name) and all(part.strip() in counts for part in LIST_MARK.split(name) if part.strip()))
     ]
     return Finding(
         kind="label_lists",
         severity="warning",
         count=len(found),
-        message=f"{counted(len(found), 'label')} made of other labels. For several labels a text part "
+        message=f"{counted(len(found), 'label')} that look like lists of others. For several labels a text part "
         "them by commas and pass --multi-label, and --task.multi-label to a run.",
-        places=first_places([f"'{name}'" for name in found]),
+        places=all_places([f"'{name}'" for name in found]),
     )
 
 
@@ -99,7 +101,7 @@ def rare(train: Counter[str]) -> Finding:
         severity="warning",
         count=len(found),
         message=f"{counted(len(found), 'rare label')} with fewer than {RARE} examples in train.",
-        places=first_places([f"'{name}' ({train[name]})" for name in found]),
+        places=all_places([f"'{name}' ({train[name]})" for name in found]),
     )
 
 
@@ -111,7 +113,7 @@ def uneven(train: Counter[str]) -> Finding:
         severity="note",
         count=int(is_uneven),
         message="The classes are very uneven. Look at macro_f1, and try --task.class-weights balanced.",
-        places=first_places(
+        places=all_places(
             [f"'{name}' ({number:,})" for name, number in (ordered[0], ordered[-1])] if is_uneven else []
         ),
     )
@@ -130,7 +132,7 @@ def slips(counts: Counter[str]) -> Finding:
         severity="warning",
         count=len(found),
         message=f"{counted(len(found), 'label')} that may be slips of the pen.",
-        places=first_places(found),
+        places=all_places(found),
     )
 
 
@@ -141,7 +143,7 @@ def unseen(name: str, part: Counter[str], train: Counter[str]) -> Finding:
         severity="error",
         count=len(found),
         message=f"{counted(len(found), 'label')} of {name} missing from train: what is not there cannot be learned.",
-        places=first_places([f"'{label}' ({part[label]:,})" for label in found]),
+        places=all_places([f"'{label}' ({part[label]:,})" for label in found]),
     )
 
 
@@ -163,7 +165,7 @@ def seen_entities(name: str, examples: Iterable[TaggedExample], known: Counter[s
         count=seen,
         message=f"{seen:,} of the {found.total():,} entities of {name} ({share:.0%}) are written as one in train is. "
         "The rest shows what carries over.",
-        places=first_places(surface for surface, _ in found.most_common() if surface in known),
+        places=all_places(surface for surface, _ in found.most_common() if surface in known),
     )
 
 
@@ -176,5 +178,5 @@ def invisible(parts: Parts) -> Finding:
         severity="note",
         count=len(found),
         message=f"{counted(len(found), 'text')} with characters that cannot be seen, such as zero-width spaces.",
-        places=first_places(found),
+        places=all_places(found),
     )

@@ -5,12 +5,14 @@ A copy is equal up to case, blanks and the forms that Unicode takes for the same
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from nlp_transfer.checking.findings import MAX_PLACES, Finding, Parts, first_places
-from nlp_transfer.data.examples import IntArray, Source
+from nlp_transfer.checking.findings import Finding, Parts, all_places
+from nlp_transfer.data.examples import IntArray
 from nlp_transfer.data.splits import LEAKAGE_ALLOWED, copies_of
-from nlp_transfer.data.store import Keys
+from nlp_transfer.data.store import ExampleStore, Keys
 from nlp_transfer.errors import counted
 
 
@@ -37,7 +39,7 @@ def inside(name: str, parts: Parts) -> Finding:
         severity="note",
         count=len(copies),
         message=f"{counted(len(copies), 'example')} of {name} repeated: copies of earlier ones.",
-        places=first_places(f"{part[i].source} as {part[int(first[i])].source}" for i in copies[:MAX_PLACES].tolist()),
+        places=pairs_of_places(part, copies, " as ", part, first[copies]),
     )
 
 
@@ -53,10 +55,7 @@ def leaked(name: str, known: str, parts: Parts, *, allow_leakage: bool) -> Findi
         severity="error" if too_many else "warning",
         count=len(found),
         message=f"{counted(len(found), 'example')} of {name} ({share:.1%}) found in {known}, too. {advice}",
-        places=first_places(
-            f"{part[i].source} as {others[int(np.argmax(others.keys == part.keys[i]))].source}"
-            for i in found[:MAX_PLACES].tolist()
-        ),
+        places=pairs_of_places(part, found, " as ", others, first_places_of(part.keys[found], others.keys)),
     )
 
 
@@ -67,13 +66,31 @@ def contradictions(parts: Parts) -> Finding:
     others = np.flatnonzero(labels != labels[first])
     texts, which = np.unique(first[others], return_index=True)
     pairs = zip(others[which].tolist(), texts.tolist(), strict=True)
+    sources = [source for part in parts.values() for source in part.sources()] if len(texts) else []
     return Finding(
         kind="contradictions",
         severity="warning",
         count=len(texts),
         message=f"{counted(len(texts), 'text')} with different labels in different places. Decide, or delete them.",
-        places=first_places(f"{place(parts, other)} against {place(parts, one)}" for other, one in pairs),
+        places=all_places(f"{sources[other]} against {sources[one]}" for other, one in pairs),
     )
+
+
+def pairs_of_places(
+    part: ExampleStore[Any], places: IntArray, words: str, others: ExampleStore[Any], theirs: IntArray
+) -> tuple[str, ...]:
+    """Each of ``places`` in ``part`` beside the one of ``theirs`` in ``others``."""
+    distinct, inverse = np.unique(theirs, return_inverse=True)
+    known = list(others.take(distinct).sources())
+    pairs = zip(part.take(places).sources(), inverse.tolist(), strict=True)
+    return tuple(f"{source}{words}{known[other]}" for source, other in pairs)
+
+
+def first_places_of(keys: Keys, others: Keys) -> IntArray:
+    """Where each of ``keys``, all of which stand in ``others``, first stands there."""
+    distinct, first = np.unique(others, return_index=True)
+    found: IntArray = first[np.searchsorted(distinct, keys)]
+    return found
 
 
 def first_of_copies(keys: Keys) -> IntArray:
@@ -81,13 +98,3 @@ def first_of_copies(keys: Keys) -> IntArray:
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     found: IntArray = first[inverse]
     return found
-
-
-def place(parts: Parts, number: int) -> Source:
-    """Where the example stands that has this number, counted through all parts."""
-    for part in parts.values():
-        if number < len(part):
-            source: Source = part[number].source
-            return source
-        number -= len(part)
-    raise IndexError(number)

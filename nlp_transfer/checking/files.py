@@ -61,7 +61,7 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
         )
         parts = dict(read_text_parts(texts, notes, multi_label=config.multi_label))
     return check_parts(
-        parts, notes.lines(), config.checkpoint, max_tokens=config.max_tokens, allow_leakage=config.allow_leakage
+        parts, notes, config.checkpoint, max_tokens=config.max_tokens, allow_leakage=config.allow_leakage
     )
 
 

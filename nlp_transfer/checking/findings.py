@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 from nlp_transfer.data.examples import PAIR_MARK, TaggedExample
@@ -15,6 +14,7 @@ Parts = dict[str, ExampleStore[Any]]
 """By name; one is ``train``."""
 
 MAX_PLACES = 5
+"""Are named where people read; a program finds all of them in check.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,11 @@ class Finding:
     message: str
     """A sentence that says what it is and what to do."""
     places: tuple[str, ...] = ()
-    """The first of them."""
+    """Of all of them."""
 
 
-def first_places(places: Iterable[object]) -> tuple[str, ...]:
-    return tuple(str(place) for place in islice(places, MAX_PLACES))
+def all_places(places: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, places))
 
 
 def text_of(example: Any) -> str:

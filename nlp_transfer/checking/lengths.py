@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from nlp_transfer.checking.findings import MAX_PLACES, Finding, first_places
+from nlp_transfer.checking.findings import Finding, all_places
 from nlp_transfer.data.examples import IntArray, TaggedExample, TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.layouts import TAGGED
@@ -80,5 +80,5 @@ def find_long(name: str, part: ExampleStore[Any], lengths: Lengths, limit: int) 
         severity="note" if is_ner else "warning",
         count=len(is_long),
         message=message,
-        places=first_places(part[i].source for i in is_long[:MAX_PLACES].tolist()),
+        places=all_places(part.take(is_long).sources()),
     )

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_transfer.checking.copies import place
-from nlp_transfer.checking.findings import Finding, Parts, Severity, first_places, text_of
+from nlp_transfer.checking.findings import Finding, Parts, Severity, all_places, text_of
 from nlp_transfer.data.examples import IntArray
 from nlp_transfer.data.folding import fold
 from nlp_transfer.data.store import Keys
@@ -58,12 +57,13 @@ def find_near_copies(parts: Parts) -> list[Finding]:
 def finding(severity: Severity, what: str, pairs: Pairs, parts: Parts) -> Finding:
     """``pairs``: a text, and the one it is like."""
     texts, which = np.unique(pairs[:, 0], return_index=True)
+    sources = [source for part in parts.values() for source in part.sources()] if len(texts) else []
     return Finding(
         kind="near_duplicates",
         severity=severity,
         count=len(texts),
         message=f"{counted(len(texts), 'text')} {what}.",
-        places=first_places(f"{place(parts, one)} like {place(parts, other)}" for one, other in pairs[which].tolist()),
+        places=all_places(f"{sources[one]} like {sources[other]}" for one, other in pairs[which].tolist()),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlp_transfer.checking.findings import Finding, first_places
+from nlp_transfer.checking.findings import Finding, all_places
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.examples import Source, TextExample
@@ -58,9 +58,7 @@ def find_suspects(model: Model, labels: LabelSet, train: ExampleStore[TextExampl
         severity="note",
         count=len(found),
         message=message,
-        places=first_places(
-            f"{sources[i]} '{labels.names[given[i]]}', perhaps '{labels.names[best[i]]}'" for i in found
-        ),
+        places=all_places(f"{sources[i]} '{labels.names[given[i]]}', perhaps '{labels.names[best[i]]}'" for i in found),
     ), [sources[i] for i in order]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nlp_transfer.data.examples import Source, TaggedExample
 from nlp_transfer.data.lines import numbered_lines
-from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.notes import PASSED_OVER, Notes
 from nlp_transfer.data.rows import Again
 from nlp_transfer.errors import DataError, counted
 from nlp_transfer.labels import OUTSIDE
@@ -122,7 +122,7 @@ def without_comments(
     for number, line in lines:
         cells = line.split()
         if between and COMMENT.match(line) and not (len(cells) == width and TAG.fullmatch(cells[-1])):
-            notes.count(f"Comment lines of {path}, passed over", Source(str(path), number))
+            notes.count(f"Comment lines of {path}, {PASSED_OVER}", Source(str(path), number))
             continue
         between = not cells or bool(DOCUMENT_START.fullmatch(cells[0]))
         yield number, line

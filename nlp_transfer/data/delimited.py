@@ -49,7 +49,7 @@ def read_delimited(path: Path, kind: str, header_names: frozenset[str], notes: N
     columns = tuple(names[i] for i in kept)
     if len(set(columns)) < len(columns):
         raise DataError(f"{path}: two columns have the same name ({quoted(columns)}). Rename one.")
-    body = Again(lambda: delimited_rows(path, kind, rows, names, kept, header_names if has_header else None))
+    body = Again(lambda: delimited_rows(path, kind, rows, names, kept, header_names, has_header=has_header))
     return Table(str(path), columns, body, {})
 
 
@@ -59,11 +59,12 @@ def delimited_rows(
     rows: Iterable[NumberedCells],
     names: Sequence[str],
     kept: Sequence[int],
-    header_names: frozenset[str] | None,
+    usual: frozenset[str],
+    *,
+    has_header: bool,
 ) -> Iterator[Row]:
     header = [fold(name) for name in names]
-    usual = header_names or frozenset()
-    for line, row in islice(rows, int(header_names is not None), None):
+    for line, row in islice(rows, int(has_header), None):
         if repeats(row, header):
             raise DataError(f"{path}:{line}: the header stands here again. Delete the row.")
         if len(row) > 1 and fold(row[0]) in usual and is_second_header(list(map(fold, row)), header, usual):

@@ -8,6 +8,9 @@ from typing import Any
 
 from nlp_transfer.data.examples import Source
 
+PASSED_OVER = "passed over"
+"""Said of what is no data and was never meant to be."""
+
 
 @dataclass
 class Notes:

@@ -21,7 +21,7 @@ SEQUENCE_FILE = "seq.in"
 PART_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "dev", "valid", "val"),
-    "test": ("test",),
+    "test": ("test", "testing", "eval", "evaluation"),
 }
 """What parts are called in folders and on the Hub; the first name that is found is taken."""
 COLUMN_ENDINGS = {".conll", ".conllu", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".bilou"}

@@ -25,6 +25,8 @@ SPAN_COLUMNS = ("entities", "spans", "label", "labels")
 """spaCy and others, Prodigy, doccano (old and new)."""
 REJECTED = ("reject", "ignore")
 """What Prodigy writes under "answer" of a text that is no example."""
+SHIFTED_SHARE = 0.2
+"""From this share of spans that cut a word on it is hardly a slip."""
 START_NAMES, END_NAMES, LABEL_NAMES = ("start", "start_offset"), ("end", "end_offset"), ("label", "type", "tag")
 
 
@@ -69,6 +71,7 @@ def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes)
     if others:
         raise DataError(f"{table.name}: columns '{column}' and '{others[0]}' both hold spans. Delete one.")
     notes.say(f"Entities are read from the character spans of column '{column}'.")
+    num_spans, own = 0, Notes()
     for source, row in table.rows:
         if str(row.get("answer")).casefold() in REJECTED:
             notes.count("Texts that were rejected or ignored in annotation, skipped", source)
@@ -76,12 +79,17 @@ def tagged_by_spans(table: Table, on_misaligned: OnMisalignedSpan, notes: Notes)
         text = cell_text(row.get(TEXT_COLUMN), source, TEXT_COLUMN)
         words = split_words(text)
         spans = [
-            span_of_words(span, words, text, source, on_misaligned, notes)
+            span_of_words(span, words, text, source, on_misaligned, own)
             for span in spans_of_row(row, column, source, text)
         ]
+        num_spans += len(spans)
         refuse_overlap(spans, words, source)
         tags = tags_of(spans, len(words))
         yield TaggedExample(tuple(word.text for word in words), tuple(tags), source)
+    notes.add(own)
+    num_widened = sum(number for number, _ in own.counts.values())
+    if num_widened > SHIFTED_SHARE * num_spans:
+        notes.say(f"{table.name}: {num_widened:,} of {num_spans:,} spans cut a word. Are all offsets shifted?")
 
 
 def spans_of_row(row: Mapping[str, Any], column: str, source: Source, text: str) -> list[Characters]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -67,7 +68,8 @@ def complete(
     judged by it. Raises DataError when more than 1 % of a named part also stands in train, unless ``allow_leakage``.
     """
     train = parts["train"]
-    file = train[0].source.file
+    files = train.header.files
+    file = files[0] if len(files) == 1 else f"{len(files)} files from {files[0]} on"
     wanted = [] if "validation" in parts else [name for name in ("validation", "test") if name not in parts]
     if wanted and len(train) < MIN_EXAMPLES:
         raise DataError(
@@ -144,8 +146,22 @@ def hold_out(
             drawn.append(place)
             owed -= of_members[place]
         taken[members[drawn]] = True
+    if not taken.any():
+        taken[list(spare_groups(stratum, names, sizes, count, rng))] = True
     is_taken = taken[groups]
     return examples.take(np.flatnonzero(~is_taken)), examples.take(np.flatnonzero(is_taken))
+
+
+def spare_groups(stratum: IntArray, names: list[str], sizes: IntArray, count: int, rng: random.Random) -> Iterator[int]:
+    """Groups to hold out where no two bear the same classes: each of its classes also stands in one that stays."""
+    classes = [set(re.split("[\t\n]", name)) for name in names]
+    staying = Counter(class_ for i in stratum.tolist() for class_ in classes[i])
+    for group in rng.sample(range(len(sizes)), len(sizes)):
+        own = classes[int(stratum[group])]
+        if count >= sizes[group] and all(staying[class_] > 1 for class_ in own):
+            staying.subtract(own)
+            count -= int(sizes[group])
+            yield group
 
 
 def groups_of_copies(examples: ExampleStore[Example]) -> tuple[IntArray, IntArray, list[str]]:

@@ -111,7 +111,9 @@ def parse_object(source: Source, line: str) -> dict[str, Any]:
     try:
         value = DECODER.decode(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{source}: no valid JSON ({error.msg} at character {error.colno}).") from None
+        if line.lstrip().startswith("["):
+            raise DataError(f"{source}: a JSON list is not read. Write one object a line (jsonl).") from None
+        raise DataError(f"{source}: no valid JSON ({error.msg}: character {error.colno}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
         raise DataError(f"{source}: no usable JSON ({error}).") from None
     if not isinstance(value, dict):

@@ -128,6 +128,7 @@ def check_tags(example: TaggedExample, scheme: Scheme, known: set[str], types: s
             raise DataError(
                 f"{example.place(i)}: tag '{tag}' of word {i + 1} ('{example.words[i]}') is not of the form "
                 f"{OUTSIDE} or {'/'.join(prefixes)}-TYPE ({scheme}).{did_you_mean(tag, [OUTSIDE, *good])}"
+                + (" Class ids need names: write the tags themselves." if tag.isdecimal() else "")
             )
 
 

@@ -12,8 +12,9 @@ from nlp_transfer.data.config import TextData
 from nlp_transfer.data.examples import Source, TextExample
 from nlp_transfer.data.lines import zip_lines
 from nlp_transfer.data.notes import Notes
+from nlp_transfer.data.packing import ending
 from nlp_transfer.data.rows import Again, Row, Table
-from nlp_transfer.data.sources import SEQUENCE_FILE
+from nlp_transfer.data.sources import COLUMN_ENDINGS, SEQUENCE_FILE
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError
 
@@ -24,6 +25,8 @@ def read_texts(path: Path, config: TextData, notes: Notes, *, multi_label: bool)
     """The examples of one file, or of a folder with ``seq.in`` and ``label``."""
     if path.is_dir():
         return texts_of(sequence_table(path), config, notes, multi_label=multi_label)
+    if ending(path) in COLUMN_ENDINGS:
+        raise DataError(f"{path}: a column file holds words with tags, which are for named-entity recognition (ner).")
     return texts_of(read_table(path, HEADER_NAMES, notes), config, notes, multi_label=multi_label)
 
 

@@ -20,7 +20,7 @@ from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.packing import ending
 from nlp_transfer.data.reading import read_ner_file, read_text_file
 from nlp_transfer.data.store import ExampleStore
-from nlp_transfer.data.tables import TABLE_FORMATS, read_table
+from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import Predictor, Text
 from nlp_transfer.reporting.progress import progress_bar, say
@@ -93,7 +93,8 @@ def texts_of_file(
     file: str, text_column: str | None, text_pair_column: str | None, *, reads_pairs: bool
 ) -> Iterator[Text]:
     path = Path(os.path.expanduser(file))
-    if file == STANDARD_INPUT or (path.is_file() and ending(path) not in TABLE_FORMATS):
+    is_table = ending(path) in TABLE_FORMATS or (path.is_file() and sniff(path) == "jsonl")
+    if file == STANDARD_INPUT or (path.is_file() and not is_table):
         if named := text_column or text_pair_column:
             raise ConfigError(f"column '{named}': only tables ({', '.join(TABLE_FORMATS)}) have columns. Leave it out.")
         yield from texts_of_lines(file)

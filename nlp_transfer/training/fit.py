@@ -60,6 +60,7 @@ def fit(
     run = prepare(model, task, train, config)
     describe(run, model, task)
     held_out = task.encode(validation, model)
+    say_cut(held_out, "validation", task.token_limit(model))
     best, best_epoch = -math.inf, 0
     log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
     log.plan(run.plan, run.accelerator, run.split.num_cut, metric)

@@ -60,3 +60,18 @@ def test_what_cannot_be_checked_is_one_line(call, args, words):
     code, out, err = call("check", *args)
     assert (code, out, len(err.splitlines())) == (2, "", 1), err
     assert words in err
+
+
+def test_check_json_names_every_place(call, checkpoint, files, tmp_path):
+    leaky = write(tmp_path / "leaky.csv", ROWS[:30])
+    call("check", files[0], leaky, "--checkpoint", checkpoint, "--output", "found")
+    [leak] = [f for f in json.loads(Path("found/check.json").read_text())["findings"] if f["kind"] == "leakage"]
+    assert leak["places"] == [f"{leaky}:{line} as {files[0]}:{line}" for line in range(2, 32)]
+
+
+def test_what_reading_counts_is_a_warning_and_strict_makes_it_an_error(call, checkpoint, files, tmp_path):
+    odd = write(tmp_path / "odd.csv", [*ROWS, ("some text more", "nan"), ("some text again", "nan")])
+    base = ["check", odd, "--checkpoint", checkpoint, "--output", "found"]
+    code, out, _ = call(*base)
+    assert "warning (reading): Labels 'nan', which may stand for a missing one: 2." in out
+    assert (code, call(*base, "--strict")[0]) == (0, 2)

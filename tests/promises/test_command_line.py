@@ -353,3 +353,13 @@ def test_gradient_checkpointing_is_refused_where_the_network_has_none(call, make
     args = ["run", "text_classification", "--train", tsv, "--checkpoint", make_checkpoint("mpnet"), "--dry-run"]
     code, _, err = call(*args, "--training.gradient-checkpointing")
     assert (code, "gradient_checkpointing: mpnet" in err) == (2, True), err
+
+
+def test_json_is_not_predicted_line_by_line(model, call, tmp_path):
+    (tmp_path / "list.json").write_text('[\n {"text": "a great film"}\n]\n')
+    code, out, err = call("predict", model, "--file", "list.json")
+    assert (code, out) == (2, "")
+    assert "a JSON list is not read" in err
+    (tmp_path / "lines.txt").write_text('{"text": "a great film"}\n{"text": "an awful book"}\n')
+    code, out, _ = call("predict", model, "--file", "lines.txt")
+    assert (code, [json.loads(line)["text"] for line in out.splitlines()]) == (0, ["a great film", "an awful book"])

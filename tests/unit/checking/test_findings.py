@@ -162,7 +162,7 @@ def test_flipped_labels_have_the_worst_margins():
 
 
 def test_without_a_checkpoint_the_rest_is_checked_and_that_is_said():
-    check = check_parts(parts_of(train=texts("train", range(30))), (), "./nowhere")
+    check = check_parts(parts_of(train=texts("train", range(30))), Notes(), "./nowhere")
     assert [finding.kind for finding in check.findings] == ["not_checked"]
     assert check.lengths == {}
 

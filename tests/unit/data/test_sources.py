@@ -274,3 +274,11 @@ def test_a_column_file_may_begin_with_anything(tmp_path, line):
     path.write_text(f"{line}\nAda B-PER\n")
     [example], _ = tagged_and_notes(str(path), NerData(train=str(path)))
     assert example.words == (line.split()[0], "Ada")
+
+
+def test_spans_that_are_all_shifted_are_told(tmp_path):
+    path = tmp_path / "f.jsonl"
+    rows = [{"text": f"Ada left Paris {i}", "entities": [[1, 4, "PER"], [10, 15, "LOC"]]} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, notes = tagged_and_notes(str(path), NerData(train=""))
+    assert f"{path}: 20 of 20 spans cut a word. Are all offsets shifted?" in notes

@@ -1,5 +1,6 @@
 """Held-out parts: seeded, stratified, without loss and without leaks."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -144,6 +145,17 @@ def test_too_few_examples_are_not_split():
 def test_the_smallest_sets_give_something_to_every_part(count):
     parts = split(make([(f"text {i}", f"class {i % 2}") for i in range(count)]))
     assert all(len(part) >= 1 for _, part in parts.parts().items())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_texts_that_bear_types_in_ever_other_combinations_are_held_out_too(tmp_path, seed):
+    path = tmp_path / "all.conll"
+    types = [f"T{i}" for i in range(6)]
+    sets = [chosen for size in (2, 3) for chosen in itertools.combinations(types, size)]
+    path.write_text("\n\n".join("\n".join(f"w{i}{t} B-{t}" for t in chosen) for i, chosen in enumerate(sets)))
+    parts = read_ner(NerData(train=str(path)), seed=seed)
+    assert [len(part) for part in parts.parts().values()] == [len(sets) - 8, 4, 4]
+    assert set(parts.train.class_places()) == set(types)
 
 
 @pytest.mark.parametrize("seed", range(5))
