@@ -1,6 +1,6 @@
 """What was read and tokenized before, on disk, under a key made of everything it depends on.
 
-Entries are never changed, so the folder may be deleted at any time; what is missing is made anew.
+Entries are never changed. The folder may be deleted when no run is starting; what is missing is made anew.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def cached(kind: str, key: Sequence[Any], write: Callable[[Path], None], load: C
     Of several processes one writes and the others wait. ``write`` may raise: nothing is kept then. Where the cache
     cannot be written, the entry lies in a temporary folder until the process ends.
     """
-    makers = [code_fingerprint(), unicodedata.unidata_version, *map(version, MAKERS)]
-    folder = cache_folder() / kind / hash_json([*makers, *key])
+    folder = cache_folder() / kind / hash_json([*makers(), *key])
     with suppress(*DAMAGED):
         return load(folder)
     with writable(folder) as place:
@@ -104,9 +103,9 @@ def temporary_folder() -> Path:
 
 
 @functools.cache
-def code_fingerprint() -> str:
-    """Of the toolkit's own code: what one version wrote, another one never reads."""
+def makers() -> tuple[str, ...]:
+    """The toolkit's own code, and the versions of what it calls: what others wrote is never read."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest(), unicodedata.unidata_version, *map(version, MAKERS)

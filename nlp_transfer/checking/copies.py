@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_transfer.checking.findings import Finding, Parts, all_places
+from nlp_transfer.checking.findings import Finding, Parts, all_places, sources_of
 from nlp_transfer.data.examples import IntArray
 from nlp_transfer.data.splits import LEAKAGE_ALLOWED, copies_of
 from nlp_transfer.data.store import ExampleStore, Keys
@@ -66,7 +66,7 @@ def contradictions(parts: Parts) -> Finding:
     others = np.flatnonzero(labels != labels[first])
     texts, which = np.unique(first[others], return_index=True)
     pairs = zip(others[which].tolist(), texts.tolist(), strict=True)
-    sources = [source for part in parts.values() for source in part.sources()] if len(texts) else []
+    sources = sources_of(parts) if len(texts) else []
     return Finding(
         kind="contradictions",
         severity="warning",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nlp_transfer.data.examples import PAIR_MARK, TaggedExample
+from nlp_transfer.data.examples import PAIR_MARK, Source, TaggedExample
 from nlp_transfer.data.store import ExampleStore
 
 Severity = Literal["error", "warning", "note"]
@@ -32,6 +32,11 @@ class Finding:
 
 def all_places(places: Iterable[object]) -> tuple[str, ...]:
     return tuple(map(str, places))
+
+
+def sources_of(parts: Parts) -> list[Source]:
+    """Where each example stands, by its number counted through all parts."""
+    return [source for part in parts.values() for source in part.sources()]
 
 
 def text_of(example: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_transfer.checking.findings import Finding, Parts, Severity, all_places, text_of
+from nlp_transfer.checking.findings import Finding, Parts, Severity, all_places, sources_of, text_of
 from nlp_transfer.data.examples import IntArray
 from nlp_transfer.data.folding import fold
 from nlp_transfer.data.store import Keys
@@ -57,7 +57,7 @@ def find_near_copies(parts: Parts) -> list[Finding]:
 def finding(severity: Severity, what: str, pairs: Pairs, parts: Parts) -> Finding:
     """``pairs``: a text, and the one it is like."""
     texts, which = np.unique(pairs[:, 0], return_index=True)
-    sources = [source for part in parts.values() for source in part.sources()] if len(texts) else []
+    sources = sources_of(parts) if len(texts) else []
     return Finding(
         kind="near_duplicates",
         severity=severity,

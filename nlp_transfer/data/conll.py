@@ -151,12 +151,8 @@ def refuse_miscounted(rows: Rows, path: Path) -> None:
 
 def split(line: str, separator: re.Pattern[str]) -> list[str]:
     """Only blanks and tabs part columns: a word may hold a no-break space."""
-    inner = line.rstrip(" \t")
-    return (
-        [cell.strip(" ") for cell in separator.split(inner if separator is TABS else inner.lstrip(" \t"))]
-        if inner
-        else []
-    )
+    inner = line.rstrip(" \t") if separator is TABS else line.strip(" \t")
+    return [cell.strip(" ") for cell in separator.split(inner)] if inner else []
 
 
 def refuse_ragged(rows: Rows, path: Path, width: int) -> None:

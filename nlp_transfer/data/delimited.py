@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from nlp_transfer.data.cells import QUOTES
 from nlp_transfer.data.examples import Source
 from nlp_transfer.data.folding import fold
-from nlp_transfer.data.lines import numbered_lines
+from nlp_transfer.data.lines import first_line_of, json_or_none, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.rows import Again, Row, Table
 from nlp_transfer.errors import DataError, counted, quoted
@@ -91,18 +90,11 @@ def are_usual(row: Sequence[str], usual: frozenset[str]) -> bool:
 
 
 def refuse_other_content(path: Path) -> None:
-    first = next((line.strip() for _, line in numbered_lines(path) if line.strip()), "")
-    if first.startswith("{") and is_object(first):
+    first = first_line_of(path)[1].strip()
+    if isinstance(json_or_none(first), dict):
         raise DataError(f"{path} holds JSON lines. Let its name end in .jsonl.")
     if first.startswith("__label__"):
         raise DataError(f"{path} is in fastText's format, which is not read. Write it as csv: text,label.")
-
-
-def is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def count_oddities(cell: str, source: Source, notes: Notes) -> None:
@@ -173,7 +165,7 @@ def separator_of(path: Path, header_names: frozenset[str], notes: Notes) -> str:
 
     A line ``sep=;`` above the header decides; else the mark whose first row holds a usual name does.
     """
-    number, first = next(((number, line) for number, line in numbered_lines(path) if line.strip()), (1, ""))
+    number, first = first_line_of(path)
     if number == 1 and (named := NAMED_SEPARATOR.fullmatch(first)):
         notes.say(f"{path}: columns are parted by {named[1]!r}, as its first line says.")
         return named[1]

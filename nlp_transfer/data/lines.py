@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from nlp_transfer.data.packing import opened
 from nlp_transfer.errors import DataError
@@ -28,6 +29,18 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     with opened(path) as file:
         yield from decoded(file, str(path))
+
+
+def first_line_of(path: Path) -> tuple[int, str]:
+    """The first line that is not blank, with its number; of an empty file, nothing on line 1."""
+    return next(((number, line) for number, line in numbered_lines(path) if line.strip()), (1, ""))
+
+
+def json_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def decoded(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

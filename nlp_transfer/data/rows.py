@@ -34,4 +34,4 @@ class Table:
     label_names: Mapping[str, Sequence[str]]
     """For columns that hold ids (a `datasets` ClassLabel): the names of the ids."""
     fingerprint: str = ""
-    """Of a Hub set: of its content."""
+    """Of a Hub set: the one that `datasets` gives it."""

@@ -29,7 +29,7 @@ ENDINGS = {*TABLE_FORMATS, *COLUMN_ENDINGS, ".txt", ""}
 PAGES = {"README", "LICENSE", "LICENCE", "COPYING", "NOTICE", "SOURCE", "CHANGELOG", "CITATION"}
 NO_DATA = (".py", ".md", ".log", ".sh", ".yml", ".yaml", ".ipynb")
 """What lies beside data and is none: by name, and by ending."""
-SHARD = re.compile(r"[-_]\d+(?:-of-(\d+))?")
+SHARD = re.compile(r"[-_]\d+(?:-of-\d+)?")
 PATTERN_MARKS = "*?["
 
 
@@ -160,14 +160,13 @@ def refuse_mixed(folder: Path, paths: list[Path]) -> None:
     """Shards of several formats, or fewer than their names say."""
     if len({ending(path) for path in paths}) > 1:
         raise DataError(f"{folder}: {paths[0].name} and {paths[-1].name} are of several formats. Name files.")
-    for path in paths:
-        total = re.search(r"-of-(\d+)\.", path.name)
-        numbers = sorted(shard_number(other) for other in paths)
-        if total and numbers != list(range(numbers[0], numbers[0] + int(total[1]))):
-            raise DataError(
-                f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing, or "
-                "there twice."
-            )
+    totals = {int(total[1]) for path in paths if (total := re.search(r"-of-(\d+)\.", path.name))}
+    numbers = sorted(map(shard_number, paths))
+    if any(numbers != list(range(numbers[0], numbers[0] + total)) for total in totals):
+        raise DataError(
+            f"{folder}: {len(paths)} shards are there, {paths[0].name} to {paths[-1].name}; some are missing, or there "
+            "twice."
+        )
 
 
 def shard_number(path: Path) -> int:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from nlp_transfer.data.delimited import read_delimited
 from nlp_transfer.data.examples import Source
-from nlp_transfer.data.lines import numbered_lines
+from nlp_transfer.data.lines import first_line_of, json_or_none, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.packing import PACKINGS, ending
 from nlp_transfer.data.rows import Again, Row, Table
@@ -44,19 +44,12 @@ def read_table(path: Path, header_names: frozenset[str], notes: Notes) -> Table:
 
 def sniff(path: Path) -> str:
     """A file with an unknown ending: JSON lines begin with a brace, tsv rows hold a tab."""
-    first = next((line.strip() for _, line in numbered_lines(path) if line.strip()), "")
+    first = first_line_of(path)[1].strip()
     if first == "[" or isinstance(json_or_none(first), list):
         raise DataError(f"{path}: a JSON list is not read. Write one object a line (jsonl).")
     if first == "{" or isinstance(json_or_none(first), dict):
         return "jsonl"
     return "tsv" if "\t" in first else "csv"
-
-
-def json_or_none(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def read_jsonl(path: Path) -> Table:

@@ -220,24 +220,20 @@ def assert_names(message: str, place: str) -> None:
     assert re.search(re.escape(place) + r"(?!\d)", message), message
 
 
-@pytest.mark.parametrize(("name", "content", "place"), TEXT_FILES.values(), ids=TEXT_FILES)
-def test_a_bad_file_of_texts_is_refused_with_its_name_and_line(tmp_path, tsv, name, content, place):
-    path = tmp_path / name
-    path.write_bytes(content)
-    for train, validation in [(path, path), (tsv, path)]:
-        assert_names(
-            refusal(TextData(train=str(train), validation=str(validation), allow_leakage=True)), f"{path}{place}"
-        )
+BAD_FILES = [
+    pytest.param(kind, *case, id=f"{what} {name}")
+    for what, kind, cases in (("texts:", TextData, TEXT_FILES), ("tags:", NerData, TAG_FILES))
+    for name, case in cases.items()
+]
 
 
-@pytest.mark.parametrize(("name", "content", "place"), TAG_FILES.values(), ids=TAG_FILES)
-def test_a_bad_file_of_tags_is_refused_with_its_name_and_line(tmp_path, conll, name, content, place):
-    path = tmp_path / name
+@pytest.mark.parametrize(("kind", "name", "content", "place"), BAD_FILES)
+def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, tsv, conll, kind, name, content, place):
+    path, good = tmp_path / name, tsv if kind is TextData else conll
     path.write_bytes(content)
-    for train, validation in [(path, path), (conll, path)]:
-        assert_names(
-            refusal(NerData(train=str(train), validation=str(validation), allow_leakage=True)), f"{path}{place}"
-        )
+    for train, validation in [(path, path), (good, path)]:
+        message = refusal(kind(train=str(train), validation=str(validation), allow_leakage=True))
+        assert_names(message, f"{path}{place}")
 
 
 @pytest.mark.parametrize(("files", "place"), FOLDERS.values(), ids=FOLDERS)
