@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         DataError as DataError,
+        Interrupted as Interrupted,
         NlpTransferError as NlpTransferError,
         TrainingError as TrainingError,
     )
@@ -65,6 +66,7 @@ PUBLIC = {
         "CheckpointError",
         "ConfigError",
         "DataError",
+        "Interrupted",
         "NlpTransferError",
         "TrainingError",
     ),

@@ -38,8 +38,8 @@ from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest, read_m
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import TextClassification
+from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.log import LOG_FILE
 from nlp_transfer.training.processes import processes
 
 NUM_SAMPLES = 8
@@ -175,7 +175,7 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
         folder = folder / "model"  # the folder of the whole run was named
     for run_dir in (folder, folder.parent):
         if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
-            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Run its command again.")
+            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Its command goes on.")
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "none":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import errno
 import functools
-import hashlib
 import os
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from nlp_transfer.fingerprints import hash_json
+from nlp_transfer.fingerprints import code_sha256, hash_json
 from nlp_transfer.reporting.progress import say
 
 T = TypeVar("T")
@@ -105,7 +104,4 @@ def temporary_folder() -> Path:
 @functools.cache
 def makers() -> tuple[str, ...]:
     """The toolkit's own code, and the versions of what it calls: what others wrote is never read."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest(), unicodedata.unidata_version, *map(version, MAKERS)
+    return code_sha256(), unicodedata.unidata_version, *map(version, MAKERS)

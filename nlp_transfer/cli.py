@@ -28,11 +28,14 @@ from nlp_transfer.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILURE,
     EXIT_OK,
+    EXIT_STOPPED,
     ConfigError,
     DataError,
+    Interrupted,
     NlpTransferError,
     counted,
 )
+from nlp_transfer.signals import stop_at_once
 
 C = TypeVar("C")
 
@@ -43,7 +46,12 @@ NOT_WORDS = re.compile(r"[─-╿-]{3,}|[│╭╮╰╯]")
 
 def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
     """Make a command of a recipe: every field of its config is a flag. Exits with the code of ``errors``."""
-    sys.exit(guarded(lambda: run(parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run))))
+
+    def work() -> None:
+        with stop_at_once():
+            run(parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run))
+
+    sys.exit(guarded(work))
 
 
 def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
@@ -64,15 +72,17 @@ def guarded(work: Callable[[], object]) -> int:
     except OSError as error:
         code = EXIT_BAD_INPUT if isinstance(error, WRONG_PATH) else EXIT_FAILURE
         return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", code)
+    except Interrupted as stopped:
+        return fail(str(stopped), EXIT_STOPPED, kind="stopped")
     except KeyboardInterrupt:
         return fail("interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
 
 
-def fail(message: str, code: int) -> int:
+def fail(message: str, code: int, kind: str = "error") -> int:
     from nlp_transfer.reporting.progress import is_main_process
 
-    line = f"error: {' '.join(message.split())}"
+    line = f"{kind}: {' '.join(message.split())}"
     if is_main_process():
         print(line, file=sys.stderr)
     elif code == EXIT_FAILURE:  # what is wrong with the input, every process finds; this may be of one alone

@@ -6,6 +6,8 @@ NlpTransferError
 ├── CheckpointError  a checkpoint that cannot be found or read                  2
 ├── ArtifactError    a saved model that is incomplete, damaged or does not fit  2
 └── TrainingError    a run that cannot go on, such as a loss that is nan        1
+KeyboardInterrupt
+└── Interrupted      a signal asked to stop; the same command goes on            75
 """
 
 import difflib
@@ -17,6 +19,8 @@ EXIT_FAILURE = 1
 """A failure of ours or of the machine."""
 EXIT_BAD_INPUT = 2
 """The input or the configuration is wrong."""
+EXIT_STOPPED = 75
+"""Stopped by a signal; the same command goes on. sysexits.h has it as EX_TEMPFAIL: try again later."""
 
 MAX_QUOTED = 20
 
@@ -47,6 +51,15 @@ class TrainingError(NlpTransferError, RuntimeError):
     """A run cannot go on."""
 
     exit_code = EXIT_FAILURE
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop, and what was done so far is kept.
+
+    No NlpTransferError, not even an Exception: those are caught in many a place below us.
+    """
+
+    exit_code = EXIT_STOPPED
 
 
 def first_line(error: BaseException) -> str:

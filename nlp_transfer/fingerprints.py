@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -59,3 +60,12 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")).hexdigest()
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Of the toolkit's own code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

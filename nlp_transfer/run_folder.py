@@ -7,7 +7,9 @@ log.jsonl          what was chosen where a setting left it open; then a line a s
 metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
 predictions.jsonl  every example of that part with its prediction
 curves.png, confusion.png, report.md
-checkpoints/       the best epoch's trained weights
+times.jsonl        when each step and epoch was done, and where the run was resumed
+checkpoints/       the last ones; see ``training.checkpointing``
+stopped.json       the signal that stopped the run; gone when it goes on
 model/             the saved model; see ``artifacts``
 """
 
@@ -38,8 +40,9 @@ from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
+from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.log import CONFIG_FILE, DATA_FILE, LOG_FILE, METRICS_FILE, SPLITS_FILE, staged
+from nlp_transfer.training.log import CONFIG_FILE, DATA_FILE, METRICS_FILE, SPLITS_FILE, TIMES_FILE, staged
 from nlp_transfer.training.processes import processes
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -82,7 +85,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
 def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
     """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
     if processes().is_main_process:
-        log = read_log(run_dir)
+        log = read_lines(run_dir / LOG_FILE)
         pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
         records = [task.record(example, prediction) for example, prediction in pairs]
         write_lines(run_dir / PREDICTIONS_FILE, records)
@@ -125,7 +128,7 @@ def write_report(
     trainable, total = count_parameters(model.network)
     manifest = run_dir / "model" / MANIFEST_FILE
     size = sum(path.stat().st_size for path in manifest.parent.iterdir()) / 2**20
-    last, plan = log[-1], log[0]["plan"]
+    last, plan = read_lines(run_dir / TIMES_FILE)[-1], log[0]["plan"]
     scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
     wrong = [record for record in records if not record["correct"]]
     sections = [
@@ -182,8 +185,8 @@ def shorten(text: str) -> str:
     return flat if len(flat) <= MAX_TEXT_SHOWN else flat[: MAX_TEXT_SHOWN - 1] + "…"
 
 
-def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / LOG_FILE).read_text("utf-8").splitlines()]
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def machine() -> str:

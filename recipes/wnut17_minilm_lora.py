@@ -41,7 +41,13 @@ def run(config: Config) -> nt.Metrics:
     if config.dry_run:
         return nt.dry_run(model, task, train=splits.train, config=config.training)
     model = nt.fit(
-        model, task, train=splits.train, validation=splits.validation, config=config.training, run_dir=config.run_dir
+        model,
+        task,
+        train=splits.train,
+        validation=splits.validation,
+        config=config.training,
+        run_dir=config.run_dir,
+        overwrite=config.overwrite,
     )
     evaluation = nt.evaluate(model, task, *splits.scored)
     nt.save_model(model, task, evaluation, config.run_dir / "model")

@@ -87,3 +87,17 @@ def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfi
         return None
     state = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
     return {name: tensor.detach().clone() for name, tensor in state.items() if ".lora_A." in name or ".lora_B." in name}
+
+
+def adapter_settings(model: Model) -> dict[str, Any]:
+    """What decides, beside its weights, what an adapter computes."""
+    if model.adapter != "lora":
+        return {}
+    config = cast(peft.LoraConfig, cast(peft.PeftModel, model.network).peft_config["default"])
+    return {
+        "alpha": config.lora_alpha,
+        "dropout": config.lora_dropout,
+        "use_rslora": config.use_rslora,
+        "use_dora": config.use_dora,
+        "init": str(config.init_lora_weights),
+    }

@@ -62,6 +62,19 @@ class Batch:
     inputs: dict[str, Tensor]
     labels: Tensor
 
+    @property
+    def num_rows(self) -> int:
+        return len(self.labels)
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return self.inputs["input_ids"].shape[1]
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The rows from ``start`` to before ``stop``, as wide as before."""
+        return Batch({name: tensor[start:stop] for name, tensor in self.inputs.items()}, self.labels[start:stop])
+
     def to(self, device: torch.device) -> Batch:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return Batch(inputs, self.labels.to(device, non_blocking=True))
@@ -122,6 +135,10 @@ class EncodedSplit:
         """One row without a target: what a process computes when a step has no more rows for it."""
         batch = self.batch((int(self.lengths.argmin()),))
         return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX))
+
+    def place_of(self, row: int, width: int) -> slice:
+        """Where in a batch of this width the tokens of ``row`` stand."""
+        return self._place(int(self.lengths[row]), width)
 
     def _padded(self, indices: Indices, flat: IntArray, fill: int) -> IntArray:
         width = int(self.lengths[list(indices)].max())

@@ -17,6 +17,7 @@ from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.tasks.ner import Ner, Tagging
 from nlp_transfer.tasks.text_classification import Classification, TextClassification
 from nlp_transfer.training.evaluate import predict_split
+from nlp_transfer.training.processes import processes
 
 Text = str | tuple[str, str] | list[str]
 """A text; for tasks on pairs, two; for NER also a text that is already split into words."""
@@ -108,6 +109,7 @@ class Predictor:
 
     def _probabilities(self, task: Any, examples: Sequence[Any], bar: Bar) -> Any:
         split = task.encode(examples, self.model)
+        self.model.network.to(processes().device)
         return predict_split(self.model.network, task, split, len(examples), bar, together=False)
 
 

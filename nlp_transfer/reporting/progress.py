@@ -30,6 +30,11 @@ def say(line: str) -> None:
         console.print(line, markup=False)
 
 
+def say_of_this_process(line: str) -> None:
+    """One line about this process alone, whichever it is."""
+    console.print(line if is_main_process() else f"[process {os.environ['RANK']}] {line}", markup=False)
+
+
 class Bar:
     """Counts work and shows how it goes."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from nlp_transfer.errors import ConfigError, refuse_other_choices
+from nlp_transfer.errors import ConfigError, did_you_mean, quoted, refuse_other_choices
 
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 ScheduleKind = Literal["linear", "cosine"]
+OnNonfinite = Literal["skip", "stop"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class TrainingConfig:
     LoRA to where it says O for every word; 0.3 is from QLoRA (Dettmers et al., 2023, arXiv 2305.14314)."""
     mixed_precision: MixedPrecision = "auto"
     """Type that matrix products are computed in. auto: what this hardware runs well. Weights are trained in fp32."""
+    token_masking: float = 0.0
+    """Share of the tokens of a training example that the mask token hides, others in every epoch."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time."""
     early_stopping_patience: int | None = None
@@ -52,26 +57,48 @@ class TrainingConfig:
     seed: int = 0
     """Order of the examples, new weights, dropout and held-out parts all follow from it."""
 
+    on_nonfinite: OnNonfinite = "skip"
+    """What to do with a step whose loss or gradient is not finite. skip: leave the weights as they are, say so, and end
+    the run after ten in a row. stop: end it at once."""
+    save_every: int = 200
+    """Steps between checkpoints. There is one after each epoch in any case, and one when a signal stops the run."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept, the last ones; each holds the best epoch's weights too."""
+    dataloader_num_workers: int = 0
+    """Processes that put micro-batches together ahead of time. 0: the training process itself."""
+    process_timeout: float = 60.0
+    """Of several processes: seconds without a sign of life after which one is taken for lost and the run ends."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where losses and scores are sent to beside the log, through accelerate; the package must be installed."""
+
     def __post_init__(self) -> None:
         refuse_other_choices(self)
-        for name in ("num_epochs", "batch_size", "batch_tokens", "gradient_accumulation_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"TrainingConfig.{name} must be at least 1, got {value}.")
-        for name in ("warmup_fraction", "layer_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"TrainingConfig.{name} must be from 0 to 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"TrainingConfig.{name} must be above 0, got {value}.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError(f"TrainingConfig.dropout must be from 0 to below 1, got {self.dropout}.")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"TrainingConfig.weight_decay must be at least 0, got {self.weight_decay}.")
-        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+        if odd := [tracker for tracker in self.trackers if tracker not in get_args(Tracker)]:
             raise ConfigError(
-                f"TrainingConfig.early_stopping_patience must be at least 1, got {self.early_stopping_patience}."
+                f"TrainingConfig.trackers must be of {quoted(get_args(Tracker))}, got {odd[0]!r}."
+                f"{did_you_mean(odd[0], get_args(Tracker))}"
             )
-        if self.seed < 0:
-            raise ConfigError(f"TrainingConfig.seed must be at least 0, got {self.seed}.")
+        for names, allowed, fits in BOUNDS:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise ConfigError(f"TrainingConfig.{name} must be {allowed}, got {value}.")
+
+
+COUNTS = (
+    "num_epochs",
+    "batch_size",
+    "batch_tokens",
+    "gradient_accumulation_steps",
+    "early_stopping_patience",
+    "save_every",
+    "keep_checkpoints",
+)
+BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
+    (COUNTS, "at least 1", lambda value: value >= 1),
+    (("warmup_fraction", "layer_decay"), "from 0 to 1", lambda value: 0 <= value <= 1),
+    (("learning_rate", "max_grad_norm", "process_timeout"), "above 0", lambda value: value > 0),
+    (("dropout", "token_masking"), "from 0 to below 1", lambda value: 0 <= value < 1),
+    (("weight_decay", "seed", "dataloader_num_workers"), "at least 0", lambda value: value >= 0),
+)
+"""What the numbers must be."""

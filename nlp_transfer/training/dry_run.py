@@ -15,8 +15,8 @@ from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
-from nlp_transfer.training.fit import Run, choose_metric, describe, prepare
 from nlp_transfer.training.loop import take_step
+from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
 
 GIBIBYTE = 2**30
 
@@ -29,7 +29,7 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     """
     choose_metric(task, config)
     run = prepare(model, task, train, config)
-    describe(run, model, task)
+    describe(run, task)
     batches = run.plan.batches
     steps = batches.steps(0)
     widest = max(steps, key=batches.computed_tokens)
@@ -52,9 +52,10 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
 
 def timed_step(run: Run, task: Task[E, P], step: Step, max_grad_norm: float) -> float:
     start = time.perf_counter()
-    loss, _ = take_step(
-        run.accelerator, run.state, run.split, step, task.loss_sum, max_grad_norm, (run.plan.batches.seed, 0)
-    )
+    own = step.share(run.accelerator.process_index, run.accelerator.num_processes)
+    batches = list(run.loading.batches(own, 0))
+    seed = (run.plan.batches.seed, 0)
+    loss, *_ = take_step(run.accelerator, run.state, step, batches, task.loss_sum, max_grad_norm, seed)
     loss.item()  # a GPU has only finished when its result is here
     return time.perf_counter() - start
 

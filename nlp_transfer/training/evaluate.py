@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -19,6 +19,7 @@ from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.watchdog import naming_the_lost
 
 INFERENCE_BATCH_TOKENS = 4096
 
@@ -42,7 +43,8 @@ def evaluate(model: Model, task: Task[E, P], part: str, examples: Sequence[E]) -
     """Predict in fp32 and score. In several processes each takes a share, and all return the whole."""
     split = task.encode(examples, model)
     say_cut(split, part, task.token_limit(model))
-    with progress_bar(f"evaluating {part}", len(split)) as bar:
+    model.network.to(processes().device)
+    with progress_bar(f"evaluating {part}", len(split)) as bar, naming_the_lost():
         probabilities = predict_split(model.network, task, split, len(examples), bar, together=True)
     predictions = task.predictions(probabilities)
     return Evaluation(part, examples, predictions, task.score(predictions, examples))
@@ -56,22 +58,36 @@ def say_cut(split: EncodedSplit, part: str, limit: int) -> None:
 
 @torch.no_grad()  # not inference_mode: it marks buffers, which DDP then cannot share
 def predict_split(
-    network: nn.Module, task: Task[Any, Any], split: EncodedSplit, num_examples: int, bar: Bar, *, together: bool
+    network: nn.Module,
+    task: Task[Any, Any],
+    split: EncodedSplit,
+    num_examples: int,
+    bar: Bar,
+    *,
+    together: bool,
+    between: Callable[[], None] = lambda: None,
 ) -> list[Probabilities]:
     """The probabilities of every example, in order; each of shape ``(positions, labels)``.
 
     ``together``: all processes call this with the same split, each computes a share, and all get the whole. Rows are
     computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in some of its
     paths.) Otherwise this process answers alone.
+
+    ``between`` is called after each batch, in all processes equally often: what it raises ends the work.
     """
     group = processes()
     shares, own = (group.num_processes, group.process_index) if together else (1, 0)
-    network.eval().to(group.device)
+    network.eval()
     found: list[Piece] = []
-    for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)[own::shares]:
+    batches = inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)
+    for first in range(0, len(batches), shares):
+        # a process without a batch in the last round computes one all the same: a sharded network needs all of them
+        indices = batches[min(first + own, len(batches) - 1)]
         logits = network(**split.batch(indices).to(group.device).inputs).logits
-        found += task.pieces(logits, split, indices)
-        bar.advance(len(indices) * shares)
+        if first + own < len(batches):
+            found += task.pieces(logits, split, indices)
+        bar.advance(sum(map(len, batches[first : first + shares])))
+        between()
     return joined(gather_object(found) if shares > 1 else found, num_examples)
 
 

@@ -1,174 +1,192 @@
-"""Fine-tune: the training loop, plus the log, validation after each epoch, and keeping the best one."""
+"""Fine-tune: the training loop, plus the log, validation after each epoch, keeping the best one, and checkpoints."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
-import torch
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from nlp_transfer.adapters.trainable import count_parameters, trainable_state
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.encoded import EncodedSplit
-from nlp_transfer.errors import ConfigError, counted, quoted
+from nlp_transfer.data.store import ExampleStore
+from nlp_transfer.errors import Interrupted, TrainingError, counted
 from nlp_transfer.metrics import Metrics
-from nlp_transfer.reporting.progress import progress_bar, say
+from nlp_transfer.reporting.progress import Bar, progress_bar, say
+from nlp_transfer.signals import Received, stop_when_asked
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
-from nlp_transfer.training.defaults import TrainingPlan, plan_training
 from nlp_transfer.training.evaluate import predict_split, say_cut
-from nlp_transfer.training.log import LOG_FILE, Log
-from nlp_transfer.training.loop import Progress, StepResult, TrainState, train_steps
-from nlp_transfer.training.optim import make_optimizer, make_schedule
-from nlp_transfer.training.precision import make_accelerator
+from nlp_transfer.training.log import Log
+from nlp_transfer.training.loop import StepResult, train_steps
+from nlp_transfer.training.parallel import from_main, in_any_process, refuse_different_weights
+from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
+from nlp_transfer.training.resume import made_of, made_with
+from nlp_transfer.training.saving import Saving
+from nlp_transfer.training.tracking import Trackers, refuse_missing_trackers
+from nlp_transfer.training.watchdog import naming_the_lost, set_timeout
 
-LORA_DROPOUT = "lora_dropout"
-BEST_FILE = Path("checkpoints", "best.safetensors")
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a run works with."""
-
-    accelerator: Accelerator
-    state: TrainState
-    split: EncodedSplit
-    plan: TrainingPlan
+MAX_SKIPPED_IN_A_ROW = 10
+MAX_NAMED = 8
+"""Examples in a message."""
 
 
 def fit(
     model: Model,
     task: Task[E, P],
     *,
-    train: Sequence[E],
-    validation: Sequence[E],
+    train: Iterable[E],
+    validation: Iterable[E],
     config: TrainingConfig,
     run_dir: Path,
+    overwrite: bool = False,
 ) -> Model:
     """Fine-tune and return the model as it was after its best epoch on the validation part.
 
-    Writes a line a step and a line an epoch to ``log.jsonl`` in ``run_dir``. Raises TrainingError when the loss is no
-    longer finite. The random number generator of torch is set anew for every micro-batch.
+    Writes a line a step and a line an epoch to ``log.jsonl`` in ``run_dir``, and checkpoints. Where that holds an
+    unfinished run with the same settings and data, it goes on, and the result is, bit for bit, that of a run which
+    never stopped. What is no sequence is read once and kept in memory.
+
+    Raises ConfigError where the folder holds an unfinished run of another kind, unless ``overwrite``; TrainingError
+    when the run cannot go on; Interrupted when a signal stopped it, with a checkpoint written. The random number
+    generators of Python, numpy and torch are set anew for every micro-batch.
     """
+    refuse_missing_trackers(config)
+    set_timeout(config.process_timeout)
     metric = choose_metric(task, config)
-    run = prepare(model, task, train, config)
-    describe(run, model, task)
+    train, validation = (
+        part if isinstance(part, Sequence) else ExampleStore.of(list(part)) for part in (train, validation)
+    )
+    run = prepare(model, task, train, config, run_dir)
+    describe(run, task)
     held_out = task.encode(validation, model)
     say_cut(held_out, "validation", task.token_limit(model))
-    best, best_epoch = -math.inf, 0
-    log = Log(run_dir / LOG_FILE, run.accelerator.is_main_process)
-    log.plan(run.plan, run.accelerator, run.split.num_cut, metric)
-    inner = run.accelerator.unwrap_model(run.state.network)
-    with progress_bar("training", len(run.split) * run.plan.num_epochs) as bar:
-        for result in steps_of(run, task, config):
-            log.step(result, bar)
-            if not result.ends_epoch:
-                continue
-            scores = validate(inner, task, held_out, validation)
-            log.epoch(result, scores)
-            if scores[metric] > best:
-                best, best_epoch = scores[metric], result.epoch
-                save_best(run.accelerator, inner, run_dir / BEST_FILE)
-            if config.early_stopping_patience and result.epoch - best_epoch >= config.early_stopping_patience:
-                say(f"No better {metric} for {config.early_stopping_patience} epochs: stopped.")
+    trackers = Trackers(run.accelerator)
+    log = Log(run_dir, run.state.progress, trackers, writes=run.accelerator.is_main_process)
+    origin = made_of(run, task, held_out, config, metric), made_with(run, config)
+    saving = Saving(run, run_dir, log, config.keep_checkpoints, *origin)
+    if not saving.begin(overwrite=overwrite):
+        accelerator = run.accelerator
+        log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
+    trackers.start(run_dir, config)
+    refuse_different_weights(run.accelerator, run.network)
+    with progress_bar("training", rows_left(run)) as bar, stop_when_asked() as received:
+        session = Session(run, task, train, Validation(held_out, validation, metric), config, log, saving, received)
+        try:
+            with naming_the_lost():
+                session.train(bar)
+        except Interrupted as stopped:
+            saving.save()
+            log.stopped(str(stopped))
+            step = run.state.progress.step
+            raise Interrupted(f"{stopped} at step {step:,}; the same command goes on from there") from None
+    trackers.end()
+    return saving.best_model()
+
+
+def rows_left(run: Run) -> int:
+    progress, batches = run.state.progress, run.plan.batches
+    epochs = run.plan.num_epochs - progress.epoch
+    done = batches.steps(progress.epoch)[: progress.steps_in_epoch] if epochs else []
+    return epochs * len(run.split) - sum(len(rows) for step in done for rows in step.micro_batches)
+
+
+@dataclass(frozen=True)
+class Validation(Generic[E]):
+    """What the run is judged by after each epoch."""
+
+    split: EncodedSplit
+    examples: Sequence[E]
+    metric: str
+
+
+@dataclass(frozen=True)
+class Session(Generic[E, P]):
+    """One start of a run, from where it stands to its end or until a signal comes."""
+
+    run: Run
+    task: Task[E, P]
+    examples: Sequence[E]
+    validation: Validation[E]
+    config: TrainingConfig
+    log: Log
+    saving: Saving
+    received: Received
+
+    def train(self, bar: Bar) -> None:
+        progress = self.run.state.progress
+        if not progress.is_validated:  # it was stopped in the midst of that
+            self._finish_epoch()
+        if self._stops_early():
+            return
+        for result in self._steps():
+            self.log.step(result, bar)
+            self._judge(result)
+            if result.ends_epoch:
+                self._finish_epoch()
+            elif result.step % self.config.save_every == 0:
+                self.saving.save()
+            self._look_for_signals()
+            if result.ends_epoch and self._stops_early():
                 break
-    return restore_best(run, model, run_dir / BEST_FILE)
 
-
-def prepare(model: Model, task: Task[E, P], train: Sequence[E], config: TrainingConfig) -> Run:
-    """Encode the training part, plan the run, and hand network and optimizer to accelerate."""
-    accelerator = make_accelerator(config.mixed_precision, some_weights_unused=model.adapter == "none")
-    split = task.encode(train, model)
-    say_cut(split, "train", task.token_limit(model))
-    network = model.network
-    if config.dropout is not None:
-        set_dropout(network, config.dropout)
-    plan = plan_training(
-        config,
-        split,
-        adapter=model.adapter,
-        num_labels=len(task.labels),
-        width=network.config.hidden_size,
-        num_processes=accelerator.num_processes,
-    )
-    if config.gradient_checkpointing:
-        if not network.supports_gradient_checkpointing:
-            raise ConfigError(
-                f"TrainingConfig.gradient_checkpointing: {network.config.model_type} models cannot do it."
-            )
-        network.gradient_checkpointing_enable({"use_reentrant": False})
-    network.to(accelerator.device)
-    optimizer = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
-    prepared, optimizer = accelerator.prepare(network, optimizer)
-    scheduler = make_schedule(optimizer.optimizer, plan.num_steps, config.warmup_fraction, config.schedule)
-    return Run(accelerator, TrainState(prepared, optimizer, scheduler, Progress()), split, plan)
-
-
-def set_dropout(network: nn.Module, share: float) -> None:
-    """In all of the network but the adapters: some families hold it in modules, some as numbers."""
-    for name, module in network.named_modules():
-        if LORA_DROPOUT in name:
-            continue
-        if isinstance(module, nn.Dropout):
-            module.p = share
-        for key, value in vars(module).items():
-            if "dropout" in key and isinstance(value, float):
-                setattr(module, key, share)
-
-
-def steps_of(run: Run, task: Task[Any, Any], config: TrainingConfig) -> Iterable[StepResult]:
-    return train_steps(run.accelerator, run.state, run.split, task.loss_sum, run.plan, config.max_grad_norm)
-
-
-def describe(run: Run, model: Model, task: Task[Any, Any]) -> None:
-    trainable, total = count_parameters(model.network)
-    plan, precision = run.plan, run.accelerator.mixed_precision
-    say(f"{counted(len(task.classes), 'label')}: {quoted(task.classes)}.")
-    if model.brings_head:
-        say(f"Training begins with the head that checkpoint '{model.origin.name}' brings for as many labels.")
-    say(
-        f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {counted(plan.num_epochs, 'epoch')}, "
-        f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
-        f"{'fp32' if precision == 'no' else precision} precision, {plan.batches.padding_share(0):.1%} padding."
-    )
-
-
-def validate(network: nn.Module, task: Task[E, P], split: EncodedSplit, examples: Sequence[E]) -> Metrics:
-    """Scores in the precision of the training."""
-    with progress_bar("validating", len(split)) as bar:
-        probabilities = predict_split(network, task, split, len(examples), bar, together=True)
-    return task.score(task.predictions(probabilities), examples).metrics
-
-
-def choose_metric(task: Task[Any, Any], config: TrainingConfig) -> str:
-    metric = config.selection_metric or task.metric_names[0]
-    if metric not in task.metric_names:
-        raise ConfigError(
-            f"TrainingConfig.selection_metric must be one of {', '.join(task.metric_names)}, got '{metric}'."
+    def _steps(self) -> Iterable[StepResult]:
+        run = self.run
+        return train_steps(
+            run.accelerator, run.state, run.loading, self.task.loss_sum, run.plan, self.config.max_grad_norm
         )
-    return metric
 
+    def _finish_epoch(self) -> None:
+        """Score the validation part, note whether it is the best so far, and save."""
+        refuse_different_weights(self.run.accelerator, self.run.network)
+        # computed alike in all processes; what the main one has is what counts
+        scores = from_main(self._validate())
+        if self.run.state.progress.count_score(scores[self.validation.metric]):
+            self.saving.keep_best()
+        self.log.epoch(scores)
+        self.saving.save()
 
-def save_best(accelerator: Accelerator, network: nn.Module, path: Path) -> None:
-    """Write the trained weights beside the old file and put them in its place."""
-    if accelerator.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in trainable_state(network).items()}, staged)
-        staged.replace(path)
-    accelerator.wait_for_everyone()
+    def _validate(self) -> Metrics:
+        """Scores in the precision of the training."""
+        split, examples = self.validation.split, self.validation.examples
+        network = self.run.state.network
+        with progress_bar("validating", len(split)) as bar:
+            found = predict_split(
+                network, self.task, split, len(examples), bar, together=True, between=self._look_for_signals
+            )
+        return self.task.score(self.task.predictions(found), examples).metrics
 
+    def _stops_early(self) -> bool:
+        """Whether the score has not risen for as many epochs as are allowed."""
+        progress, patience = self.run.state.progress, self.config.early_stopping_patience
+        if not patience or progress.epoch - progress.best_epoch < patience:
+            return False
+        say(f"No better {self.validation.metric} for {patience} epochs: stopped.")
+        return True
 
-def restore_best(run: Run, model: Model, path: Path) -> Model:
-    network = run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False)
-    weights = load_file(path)
-    with torch.no_grad():
-        for name, parameter in trainable_state(network).items():
-            parameter.copy_(weights[name])
-    return replace(model, network=network.eval())
+    def _look_for_signals(self) -> None:
+        """Raises Interrupted in all processes at the same place if a signal has come to one of them."""
+        if in_any_process(self.received.name is not None):
+            raise Interrupted(f"by {self.received.name or 'a signal to another process'}")
+
+    def _judge(self, result: StepResult) -> None:
+        """Say that a step was left out; raises TrainingError where the run shall stop or cannot get on."""
+        if not result.suspects:
+            return
+        what = (
+            f"The loss of step {result.step:,} is {result.loss.item():.4g}, the norm of its gradient "
+            f"{result.grad_norm.item():.4g} (learning rate {result.learning_rate:.1e}; {self._named(result.suspects)})"
+        )
+        advice = "Look at these examples, or try a lower learning_rate; with mixed_precision fp16, bf16."
+        if self.config.on_nonfinite == "stop":
+            raise TrainingError(f"{what}. The weights are those before the step. {advice}")
+        say(f"{what}. The step is left out.")
+        if self.run.state.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(f"{what}. So were the last {MAX_SKIPPED_IN_A_ROW} steps. {advice}")
+
+    def _named(self, rows: tuple[int, ...]) -> str:
+        """The examples of some rows, by file and line."""
+        numbers = sorted({int(self.run.split.examples[row]) for row in rows})
+        places = ", ".join(str(self.examples[number].source) for number in numbers[:MAX_NAMED])
+        more = f" and {len(numbers) - MAX_NAMED} more" if len(numbers) > MAX_NAMED else ""
+        return f"{counted(len(numbers), 'example')}: {places}{more}"

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
 from nlp_transfer.data.batching import Step
-from nlp_transfer.data.encoded import EncodedSplit, Indices
+from nlp_transfer.data.encoded import Batch
+from nlp_transfer.data.loading import Loading
 from nlp_transfer.training.defaults import TrainingPlan
-
-LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Takes logits and labels, gives the loss summed over targets, of shape ``()``."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come."""
-
-    epoch: int = 0
-    """Finished passes over the training part."""
-    step: int = 0
-    """Optimizer steps taken."""
-    steps_in_epoch: int = 0
-    """Of these, taken in the epoch under way."""
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """What changes while a run trains. Network and optimizer are the ones that accelerate prepared."""
-
-    network: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler
-    progress: Progress
+from nlp_transfer.training.optim import set_learning_rate
+from nlp_transfer.training.parallel import gathered, sum_gradients, whole
+from nlp_transfer.training.passes import LossSum, add_gradients
+from nlp_transfer.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step did. The tensors stay on the device; reading one makes the CPU wait."""
+    """What one step did. The tensors stay on the device."""
 
     step: int
     epoch: int
@@ -58,80 +37,97 @@ class StepResult:
     num_rows: int
     num_targets: int
     ends_epoch: bool
+    moved: bool
+    """Whether the weights have changed."""
+    suspects: tuple[int, ...]
+    """Where loss or gradient is not finite: the rows it may come from. An fp16 overflow, which the scaler repairs, is
+    no such case."""
 
 
 def train_steps(
     accelerator: Accelerator,
     state: TrainState,
-    split: EncodedSplit,
+    loading: Loading,
     loss_sum: LossSum,
     plan: TrainingPlan,
     max_grad_norm: float,
 ) -> Iterator[StepResult]:
     """Train to the end of the plan, handing control back after every optimizer step.
 
-    What happens between steps is the caller's ``for`` body: log, evaluate, save, or break.
+    What happens between steps is the caller's ``for`` body: log, evaluate, save, or break. All that a step does follows
+    from ``state``, so a run that goes on from a saved one does the same steps.
     """
     progress = state.progress
     while progress.epoch < plan.num_epochs:
         epoch = progress.epoch + 1
-        for step in plan.batches.steps(progress.epoch)[progress.steps_in_epoch :]:
-            learning_rate = max(float(rate) for rate in state.scheduler.get_last_lr())
+        steps = plan.batches.steps(progress.epoch)[progress.steps_in_epoch :]
+        shares = [step.share(accelerator.process_index, accelerator.num_processes) for step in steps]
+        batches = loading.batches([rows for share in shares for rows in share], progress.epoch)
+        for step, share in zip(steps, shares, strict=True):
+            learning_rate = set_learning_rate(state.optimizer, state.schedule(progress.updates))
+            own = list(islice(batches, len(share)))
             seed = (plan.batches.seed, progress.step)
-            loss, grad_norm = take_step(accelerator, state, split, step, loss_sum, max_grad_norm, seed)
-
-            progress.step += 1
-            progress.steps_in_epoch += 1
-            if step.ends_epoch:
-                progress.epoch, progress.steps_in_epoch = epoch, 0
-            num_rows = sum(map(len, step.micro_batches))
+            loss, grad_norm, moved, suspects = take_step(accelerator, state, step, own, loss_sum, max_grad_norm, seed)
+            progress.count(moved=moved, is_finite=not suspects, ends_epoch=step.ends_epoch)
             yield StepResult(
-                progress.step, epoch, loss, grad_norm, learning_rate, num_rows, step.num_targets, step.ends_epoch
+                step=progress.step,
+                epoch=epoch,
+                loss=loss,
+                grad_norm=grad_norm,
+                learning_rate=learning_rate,
+                num_rows=sum(map(len, step.micro_batches)),
+                num_targets=step.num_targets,
+                ends_epoch=step.ends_epoch,
+                moved=moved,
+                suspects=suspects,
             )
 
 
 def take_step(
     accelerator: Accelerator,
     state: TrainState,
-    split: EncodedSplit,
     step: Step,
+    batches: Sequence[Batch],
     loss_sum: LossSum,
     max_grad_norm: float,
     seed: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Make one optimizer step and return its mean loss and its gradient norm.
+) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
+    """Make one optimizer step of ``batches``, this process's share of ``step``.
+
+    Returns its mean loss, its gradient norm, whether the weights moved, and the suspects: see ``StepResult``.
 
     The gradient is that of the sum over all targets of the step divided by their number, so how the targets are
     spread over micro-batches and processes does not change it. (The mean of micro-batch means, which the usual
-    trainers take, points elsewhere: transformers#47688.)
+    trainers take, points elsewhere: transformers#47688.) Where it is not finite, the weights stay as they are.
     """
     state.network.train()
-    total_loss = torch.zeros((), device=accelerator.device)
-    share = step.share(accelerator.process_index, accelerator.num_processes)
-    for turn, rows in enumerate(share):
-        seed_dropout(*seed, turn * accelerator.num_processes + accelerator.process_index)
-        is_last = turn == len(share) - 1
-        with nullcontext() if is_last else accelerator.no_sync(state.network):
-            loss = micro_batch_loss(accelerator, state.network, split, rows, loss_sum) / step.num_targets
-            accelerator.backward(loss * accelerator.num_processes)  # gradients of processes are averaged
-            total_loss += loss.detach()
-
-    grad_norm = accelerator.clip_grad_norm_(state.network.parameters(), max_grad_norm)
-    state.optimizer.step()
+    processes, own = accelerator.num_processes, accelerator.process_index
+    losses = add_gradients(
+        accelerator, state, batches, loss_sum, step.num_targets, lambda turn: seed_draws(*seed, turn * processes + own)
+    )
+    sum_gradients(accelerator, state.network)
+    loss = accelerator.reduce(losses.sum(), reduction="sum")
+    grad_norm = whole(accelerator.clip_grad_norm_(state.network.parameters(), max_grad_norm))
+    scaled = accelerator.scaler is not None  # fp16, where an overflow of the gradient is part of finding the scale
+    is_finite = bool(loss.isfinite()) and (scaled or bool(grad_norm.isfinite()))
+    if is_finite or scaled:
+        state.optimizer.step()
     state.optimizer.zero_grad()
-    if not accelerator.optimizer_step_was_skipped:  # on fp16 overflow the weights did not move, nor may the schedule
-        state.scheduler.step()
-    return accelerator.reduce(total_loss, reduction="sum"), grad_norm
+    moved = is_finite and not accelerator.optimizer_step_was_skipped
+    return loss, grad_norm, moved, () if is_finite else suspects_of(accelerator, step, losses)
 
 
-def micro_batch_loss(
-    accelerator: Accelerator, network: nn.Module, split: EncodedSplit, rows: Indices, loss_sum: LossSum
-) -> Tensor:
-    """The loss summed over the targets of ``rows``; 0, with a gradient of 0, where there are none."""
-    batch = (split.batch(rows) if rows else split.empty_batch()).to(accelerator.device)
-    return loss_sum(network(**batch.inputs).logits, batch.labels)  # accelerate casts, and gives logits in fp32
+def suspects_of(accelerator: Accelerator, step: Step, losses: Tensor) -> tuple[int, ...]:
+    """The rows of the micro-batches, of all processes, whose loss is not finite; of all where that is none."""
+    share = step.share(accelerator.process_index, accelerator.num_processes)
+    own = [rows for rows, loss in zip(share, losses.tolist(), strict=True) if not np.isfinite(loss)]
+    found = [rows for rows_of_one in gathered(own) for rows in rows_of_one]
+    return tuple(sorted(i for rows in found or step.micro_batches for i in rows))
 
 
-def seed_dropout(seed: int, step: int, micro_batch: int) -> None:
-    """Make what dropout draws a function of the run's seed and the place in the run, in any number of processes."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, micro_batch)).generate_state(1, np.uint64)[0]))
+def seed_draws(seed: int, step: int, micro_batch: int) -> None:
+    """Make what dropout draws, and a loss of the user's, a function of the run's seed and the place in the run."""
+    drawn = np.random.SeedSequence((seed, step, micro_batch)).generate_state(3, np.uint64)
+    torch.manual_seed(int(drawn[0]))
+    random.seed(int(drawn[1]))
+    np.random.seed(int(drawn[2]) % 2**32)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW
 
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import ScheduleKind, TrainingConfig
+
+Schedule = Callable[[int], float]
+"""Takes the number of changes the weights have had, gives the share of the peak learning rate for the next one."""
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -31,7 +35,10 @@ def make_optimizer(network: nn.Module, config: TrainingConfig, learning_rate: fl
             depth = layers_below_head(name, num_layers) if config.layer_decay < 1 else 0
             groups[decay, learning_rate * config.layer_decay**depth].append(parameter)
     return AdamW(
-        [{"params": parameters, "weight_decay": decay, "lr": lr} for (decay, lr), parameters in groups.items()],
+        [
+            {"params": parameters, "weight_decay": decay, "lr": lr, "peak_lr": lr}
+            for (decay, lr), parameters in groups.items()
+        ],
         lr=learning_rate,
     )
 
@@ -48,10 +55,11 @@ def layers_below_head(name: str, num_layers: int) -> int:
     return num_layers + 1 if "emb" in name else 0
 
 
-def make_schedule(optimizer: Optimizer, num_steps: int, warmup_fraction: float, kind: ScheduleKind) -> LambdaLR:
+def make_schedule(num_steps: int, warmup_fraction: float, kind: ScheduleKind) -> Schedule:
     """Rise linearly to the peak over the warm-up, then fall to 0 at ``num_steps``, in a line or a half cosine.
 
-    It is not given to accelerate, which would step it once for every process.
+    A function of the changes made, not an object that is stepped: it cannot be stepped twice (accelerate does so once
+    for every process), moves with the weights only, and has no state to be saved.
     """
     num_warmup = min(math.ceil(num_steps * warmup_fraction), num_steps - 1)
 
@@ -61,4 +69,11 @@ def make_schedule(optimizer: Optimizer, num_steps: int, warmup_fraction: float, 
         done = (step - num_warmup) / max(1, num_steps - num_warmup)
         return max(0.0, 1 - done if kind == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
-    return LambdaLR(optimizer, factor)
+    return factor
+
+
+def set_learning_rate(optimizer: AcceleratedOptimizer, share: float) -> float:
+    """Give each group its share of its own peak; returns the highest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * share
+    return max(float(group["lr"]) for group in optimizer.param_groups)

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
 
 from nlp_transfer.errors import ConfigError
-from nlp_transfer.training.config import MixedPrecision
+from nlp_transfer.training.config import MixedPrecision, TrainingConfig
 from nlp_transfer.training.processes import processes
 
-SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
 
 
-def make_accelerator(mixed_precision: MixedPrecision, *, some_weights_unused: bool = False) -> Accelerator:
-    """Raises ConfigError for a type that this hardware does not compute in, and for FSDP, DeepSpeed and the like.
-
-    ``some_weights_unused``: trained weights may have no part in the loss (XLNet's mask embedding, if all is trained).
-    """
-    chosen = choose_precision(mixed_precision, processes().device)
+def make_accelerator(config: TrainingConfig, run_dir: Path | None = None) -> Accelerator:
+    """Raises ConfigError for a type that this hardware does not compute in, and for FSDP 1, DeepSpeed and the like."""
+    chosen = choose_precision(config.mixed_precision, processes().device)
     # accelerate keeps one state a process and refuses to change its precision; every fit makes its own choice
     AcceleratorState._reset_state()
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=some_weights_unused, broadcast_buffers=False)
     # stated, since accelerate would divide the loss by what the environment says
     once = GradientAccumulationPlugin(num_steps=1)
-    accelerator = Accelerator(mixed_precision=chosen, kwargs_handlers=[ddp], gradient_accumulation_plugin=once)
-    if accelerator.distributed_type not in SUPPORTED:
+    accelerator = Accelerator(
+        mixed_precision=chosen,
+        gradient_accumulation_plugin=once,
+        log_with=list(config.trackers) or None,
+        project_dir=run_dir if config.trackers else None,
+    )
+    shard_on_cpu(accelerator)
+    kind = accelerator.distributed_type
+    if kind not in SUPPORTED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
         raise ConfigError(
-            f"accelerate is configured for {accelerator.distributed_type.value}, which is not supported; take one "
-            "process, or several with a whole copy of the network each (MULTI_GPU, MULTI_CPU)."
+            f"accelerate is configured for {kind.value}, which is not supported; take one process, several with a "
+            "whole copy of the network each (MULTI_GPU, MULTI_CPU), or FSDP with fsdp_version 2."
         )
     return accelerator
+
+
+def shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate heeds its FSDP settings on accelerators only; everything below works with gloo on the CPU too."""
+    wanted = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if wanted and accelerator.device.type == "cpu" and accelerator.num_processes > 1:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = DistributedType.FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
 def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:

@@ -9,6 +9,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from nlp_transfer.training.watchdog import RUNNING, begin_watching
+
 
 def processes() -> PartialState:
     """This process among those that were launched together; set up when first asked for.
@@ -18,16 +20,19 @@ def processes() -> PartialState:
     """
     group = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     if group.num_processes > 1:
-        leave_group_at_exit()
+        join(group.process_index, group.num_processes)
     return group
 
 
 @cache
-def leave_group_at_exit() -> None:
-    """A process that ends while gloo's threads still run is aborted, now and then: "terminate called ..."."""
+def join(process: int, num_processes: int) -> None:
+    begin_watching(process, num_processes)
     atexit.register(leave_group)
 
 
 def leave_group() -> None:
+    """A process that ends while gloo's threads still run is aborted, now and then: "terminate called ..."."""
+    for watchdog in RUNNING:
+        watchdog.leave()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -16,10 +16,13 @@ from torch import Tensor
 import nlp_transfer as nt
 from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.data.encoded import EncodedSplit
+from nlp_transfer.data.loading import Loading
 from nlp_transfer.training.defaults import plan_training
-from nlp_transfer.training.loop import LossSum, Progress, TrainState, take_step
+from nlp_transfer.training.loop import take_step
+from nlp_transfer.training.passes import LossSum
 from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.state import Progress, TrainState
 
 STEP_EXAMPLES = 16
 NO_CLIPPING = 1e9
@@ -47,8 +50,8 @@ def gradient(
 ) -> dict[str, Tensor]:
     """Of the loss of the first whole step, by the name of the weight."""
     model, loss_sum, split = load(checkpoint, corpus, task_name)
-    accelerator = make_accelerator("no")
-    config = nt.TrainingConfig(batch_size=batch_size, gradient_accumulation_steps=accumulation)
+    config = nt.TrainingConfig(batch_size=batch_size, gradient_accumulation_steps=accumulation, mixed_precision="no")
+    accelerator = make_accelerator(config)
     plan = plan_training(config, split, adapter="lora", num_labels=2, width=32, num_processes=accelerator.num_processes)
     step = next(s for s in plan.batches.steps(0) if sum(map(len, s.micro_batches)) == STEP_EXAMPLES)
     if mean_of_means:
@@ -56,10 +59,11 @@ def gradient(
 
     before = {name: tensor.clone() for name, tensor in trainable_state(model.network).items()}
     optimizer = torch.optim.SGD([p for p in model.network.parameters() if p.requires_grad], lr=1.0)
-    network, optimizer = accelerator.prepare(model.network, optimizer)
-    constant = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda _: 1.0)
-    state = TrainState(network, optimizer, constant, Progress())
-    take_step(accelerator, state, split, step, loss_sum, NO_CLIPPING, (0, 0))
+    network, optimizer = accelerator.prepare_model(model.network, evaluation_mode=True), accelerator.prepare(optimizer)
+    state = TrainState(network, optimizer, lambda _: 1.0, Progress())
+    own = step.share(accelerator.process_index, accelerator.num_processes)
+    batches = list(Loading(split).batches(own, 0))
+    take_step(accelerator, state, step, batches, loss_sum, NO_CLIPPING, (0, 0))
     return {name: before[name] - tensor for name, tensor in trainable_state(model.network).items()}
 
 

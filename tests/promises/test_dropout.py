@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import nlp_transfer as nt
-from nlp_transfer.training.fit import set_dropout
+from nlp_transfer.training.prepare import set_dropout
 from tests.conftest import FAMILIES
 
 

@@ -1,8 +1,9 @@
-"""The best epoch is kept, a run stops when asked to, and a loss that is no number ends it."""
+"""The best epoch is kept, a run stops when asked to, and a loss that is no number moves no weight."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from torch import Tensor
 
 import nlp_transfer as nt
 from nlp_transfer.adapters.trainable import trainable_state
+from nlp_transfer.data.loading import Loading
 from nlp_transfer.training import fit as fit_module
 from nlp_transfer.training.defaults import plan_training
-from nlp_transfer.training.loop import Progress, TrainState, take_step
+from nlp_transfer.training.loop import take_step
 from nlp_transfer.training.precision import make_accelerator
+from nlp_transfer.training.state import Progress, TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +26,9 @@ class Scripted(nt.TextClassification):
     """Scores as the script says, one an epoch, whatever was predicted."""
 
     script: tuple[float, ...] = (0.0,) * 9
-    scored: list[float] = field(default_factory=list)
-    nan_at: int = 0
-    steps: list[int] = field(default_factory=list)
+    scored: list[float] = field(default_factory=list, compare=False)
+    nan_at: tuple[int, ...] = ()
+    steps: list[int] = field(default_factory=list, compare=False)
 
     def score(self, predictions, examples) -> nt.Score:
         self.scored.append(self.script[len(self.scored)])
@@ -35,20 +38,20 @@ class Scripted(nt.TextClassification):
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         self.steps.append(1)
         loss = super().loss_sum(logits, labels)
-        return loss * torch.nan if len(self.steps) == self.nan_at else loss
+        return loss * torch.nan if len(self.steps) in self.nan_at else loss
 
 
 @pytest.fixture
 def fit(checkpoint, tsv, tmp_path, monkeypatch):
     """Train a scripted task; gives the model and the weights after each epoch."""
     after: list[dict[str, Tensor]] = []
-    validate = fit_module.validate
+    validate = fit_module.Session._validate
 
-    def watch(network, *rest):
-        after.append({name: tensor.clone() for name, tensor in trainable_state(network).items()})
-        return validate(network, *rest)
+    def watch(session):
+        after.append({name: tensor.clone() for name, tensor in trainable_state(session.run.network).items()})
+        return validate(session)
 
-    monkeypatch.setattr(fit_module, "validate", watch)
+    monkeypatch.setattr(fit_module.Session, "_validate", watch)
 
     def run(task: dict[str, object], **settings: object) -> tuple[nt.Model, list[dict[str, Tensor]]]:
         splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
@@ -79,19 +82,35 @@ def test_a_run_stops_when_the_score_has_not_risen_for_as_many_epochs_as_allowed(
     assert [line["epoch"] for line in log_of(tmp_path) if "validation" in line] == [1, 2, 3]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_stays_in_the_log(fit, tmp_path):
-    with pytest.raises(nt.TrainingError, match="The loss is nan at step 3"):
-        fit({"nan_at": 3})
+def test_a_step_without_a_finite_loss_moves_no_weight_and_is_said_with_its_rows(fit, tmp_path, capsys):
+    model, _ = fit({"nan_at": (3,)})
     steps = [line for line in log_of(tmp_path) if "loss" in line]
-    assert [line["step"] for line in steps] == [1, 2, 3]
-    assert [line["loss"] is None for line in steps] == [False, False, True]
+    assert [line["step"] for line in steps if line["loss"] is None] == [3]
+    assert [line["step"] for line in steps if "skipped" in line] == [3]
+    assert steps[3]["learning_rate"] == steps[2]["learning_rate"]  # the schedule goes with the weights
+    assert all(weight.isfinite().all() for weight in trainable_state(model.network).values())
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nan" in line]
+    assert re.match(r"The loss of step 3 is nan, .*learning rate .*; 8 examples: \S+train\.tsv:\d+, ", line), line
+    assert line.endswith("The step is left out.")
 
 
-def test_the_log_holds_a_time_of_its_own_for_each_step_and_the_mean_loss_of_each_epoch(fit, tmp_path):
+@pytest.mark.parametrize(
+    ("nan_at", "settings", "step"),
+    [((3,), {"on_nonfinite": "stop"}, 3), (tuple(range(2, 99)), {}, 11), ((3, *range(5, 99)), {}, 14)],
+)
+def test_a_run_ends_at_the_first_such_step_if_so_wished_and_after_ten_in_a_row(fit, tmp_path, nan_at, settings, step):
+    with pytest.raises(nt.TrainingError, match=f"The loss of step {step} is nan"):
+        fit({"nan_at": nan_at}, **settings)
+    assert [line["step"] for line in log_of(tmp_path) if "loss" in line][-1] == step
+
+
+def test_there_is_a_time_for_each_step_and_the_log_has_the_mean_loss_of_each_epoch(fit, tmp_path):
     fit({}, num_epochs=1)
     log = log_of(tmp_path)
     steps, (epoch,) = [line for line in log if "loss" in line], [line for line in log if "validation" in line]
-    seconds = [line["seconds"] for line in steps]
+    times = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in times if "epoch" not in line] == [line["step"] for line in steps]
+    seconds = [line["seconds"] for line in times]
     assert seconds == sorted(seconds)
     mean = sum(line["loss"] * line["targets"] for line in steps) / sum(line["targets"] for line in steps)
     assert epoch["mean_loss"] == pytest.approx(mean, abs=1e-5)
@@ -101,14 +120,19 @@ def test_the_schedule_does_not_move_when_fp16_overflow_skipped_the_step(checkpoi
     splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
     task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
     model = nt.load_sequence_classifier(checkpoint, task.labels)
-    accelerator, split = make_accelerator("no"), task.encode(splits.train, model)
-    optimizer = torch.optim.SGD(model.network.parameters(), lr=1.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    state = TrainState(model.network, optimizer, schedule, Progress())
+    accelerator = make_accelerator(nt.TrainingConfig(mixed_precision="no"))
+    split = task.encode(splits.train, model)
+    optimizer = accelerator.prepare(torch.optim.SGD(model.network.parameters(), lr=1.0))
+    state = TrainState(model.network, optimizer, lambda _: 1.0, Progress())
     plan = plan_training(
         nt.TrainingConfig(), split, adapter="none", num_labels=2, width=32, num_processes=accelerator.num_processes
     )
-    for skipped, rate in [(True, 1.0), (False, 0.5)]:
+    step = plan.batches.steps(0)[0]
+    batches = list(Loading(split).batches(step.micro_batches, 0))
+    for skipped in (True, False):
         monkeypatch.setattr(type(accelerator), "optimizer_step_was_skipped", skipped)
-        take_step(accelerator, state, split, plan.batches.steps(0)[0], task.loss_sum, 1.0, (0, 0))
-        assert schedule.get_last_lr() == [rate]
+        _, _, moved, suspects = take_step(accelerator, state, step, batches, task.loss_sum, 1.0, (0, 0))
+        assert moved is not skipped
+        assert suspects == ()
+    state.progress.count(moved=False, is_finite=True, ends_epoch=False)
+    assert (state.progress.step, state.progress.updates) == (1, 0)

@@ -1,0 +1,86 @@
+"""Gradients, weights and plain values over the processes of a run."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from nlp_transfer.adapters.trainable import trainable_state
+from nlp_transfer.errors import TrainingError
+from nlp_transfer.fingerprints import hash_tensors
+from nlp_transfer.training.processes import processes
+
+T = TypeVar("T")
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the network (FSDP2) and not all of it."""
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+@torch.no_grad()
+def sum_gradients(accelerator: Accelerator, network: nn.Module) -> None:
+    """Over the processes, once a step; FSDP has done its own.
+
+    DDP does it in the middle of the backward pass, so that a process that repeats a pass for want of memory would send
+    some of it twice. Weights that no loss depends on have no gradient in any process.
+    """
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, also where this process holds a part; all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_part(tensor: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of ``tensor``, spread as ``like`` is."""
+    placed = tensor.to(like.device)
+    return distribute_tensor(placed, like.device_mesh, like.placements) if isinstance(like, DTensor) else placed
+
+
+def gathered(value: T) -> list[T]:
+    """The value of every process, in their order; all must call it."""
+    return list(gather_object([value])) if processes().num_processes > 1 else [value]
+
+
+def from_main(value: T) -> T:
+    """The value of the main process; all must call it."""
+    values: list[Any] = [value]
+    if processes().num_processes > 1:
+        broadcast_object_list(values)
+    return values[0]  # type: ignore[no-any-return]
+
+
+def in_any_process(flag: bool) -> bool:
+    """Whether it is set somewhere; all must call it."""
+    group = processes()
+    if group.num_processes == 1:
+        return flag
+    found = torch.tensor(int(flag), device=group.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found.item())
+
+
+def refuse_different_weights(accelerator: Accelerator, network: nn.Module) -> None:
+    """Raises TrainingError where a process has come to hold other weights than the main one."""
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        return
+    hashes = gathered(hash_tensors(trainable_state(network)))
+    if odd := [process for process, found in enumerate(hashes) if found != hashes[0]]:
+        raise TrainingError(
+            f"Process {odd[0]} holds other weights than process 0 (sha256 {hashes[odd[0]][:12]} against "
+            f"{hashes[0][:12]}). Processes must run the same code on the same data with the same seed."
+        )

@@ -1,0 +1,143 @@
+"""Forward and backward passes; where memory runs out, the same in smaller parts, with the same result."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from nlp_transfer.data.encoded import Batch
+from nlp_transfer.errors import TrainingError, counted
+from nlp_transfer.reporting.progress import say_of_this_process
+from nlp_transfer.training.parallel import is_sharded
+from nlp_transfer.training.state import TrainState
+
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""Takes logits and labels, gives the loss summed over targets, of shape ``()``."""
+
+
+def add_gradients(
+    accelerator: Accelerator,
+    state: TrainState,
+    batches: Sequence[Batch],
+    loss_sum: LossSum,
+    num_targets: int,
+    seed: Callable[[int], None],
+) -> Tensor:
+    """Sum the gradients of this process's micro-batches, and return their losses, each divided by ``num_targets``.
+
+    ``seed`` sets the random numbers for the micro-batch of the given place. When memory runs out, all micro-batches are
+    done again in parts of half as many rows: same rows, same draws of dropout, and up to rounding the same gradient.
+    The size that fits is kept in ``state.progress``.
+
+    Raises TrainingError when there is no memory for a single row, and where the network is sharded: the other processes
+    then wait in the middle of the same pass.
+    """
+    while True:
+        try:
+            losses = [
+                backward(accelerator, state, batch.to(accelerator.device), loss_sum, num_targets, partial(seed, turn))
+                for turn, batch in enumerate(batches)
+            ]
+            return torch.stack(losses)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            reason = str(error).split(". ")[0]
+        state.optimizer.zero_grad()
+        gc.collect()  # the exception held what the passes had computed
+        clear_device_cache()
+        state.progress.max_tokens = smaller(accelerator, batches, state.progress.max_tokens, reason)
+
+
+def backward(
+    accelerator: Accelerator,
+    state: TrainState,
+    batch: Batch,
+    loss_sum: LossSum,
+    num_targets: int,
+    seed: Callable[[], None],
+) -> Tensor:
+    """Add the gradient of the loss of ``batch``, and return that loss."""
+    # where the network is sharded, FSDP takes the mean over the processes
+    weight = accelerator.num_processes if is_sharded(accelerator) else 1
+    total = torch.zeros((), device=accelerator.device)
+    for start, stop in parts(batch, state.progress.max_tokens):
+        seed()
+        part = batch.part(start, stop)
+        with same_draws(start, stop, batch.num_rows):
+            # accelerate casts, gives logits in fp32, and scales for fp16
+            loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
+            accelerator.backward(loss * weight)
+        total += loss.detach()
+    return total
+
+
+def parts(batch: Batch, max_tokens: int | None) -> Iterator[tuple[int, int]]:
+    """First and last row + 1 of each forward pass."""
+    at_once = rows_at_once(batch, max_tokens)
+    for start in range(0, batch.num_rows, at_once):
+        yield start, min(start + at_once, batch.num_rows)
+
+
+def rows_at_once(batch: Batch, max_tokens: int | None) -> int:
+    return batch.num_rows if max_tokens is None else min(batch.num_rows, max(1, max_tokens // batch.width))
+
+
+def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int | None, reason: str) -> int:
+    """Half of what was computed at once; raises TrainingError where that cannot be."""
+    at_once = [rows_at_once(batch, max_tokens) for batch in batches]
+    width = max(batch.width for batch in batches)
+    if is_sharded(accelerator) or max(at_once) == 1:
+        what = "a sharded network" if is_sharded(accelerator) else f"a single row of {counted(width, 'token')}"
+        raise TrainingError(
+            f"Memory ran out ({reason}) for {what}, and the passes cannot be made smaller. Take a smaller "
+            "training.batch_tokens or task.max_tokens, or training.gradient_checkpointing."
+        )
+    wanted = max(rows * batch.width for rows, batch in zip(at_once, batches, strict=True)) // 2
+    say_of_this_process(
+        f"Memory ran out ({reason}): from here on a forward pass holds at most {wanted:,} tokens. The steps hold the "
+        "same examples as before."
+    )
+    return wanted
+
+
+def same_draws(start: int, stop: int, num_rows: int) -> AbstractContextManager[Any]:
+    return nullcontext() if stop - start == num_rows else DropoutOfPart(start, stop, num_rows)
+
+
+class DropoutOfPart(TorchFunctionMode):
+    """Dropout draws for all rows of the micro-batch and uses those of the part, so that a part gets what it would have
+    got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws anew.
+    """
+
+    def __init__(self, start: int, stop: int, num_rows: int) -> None:
+        super().__init__()
+        self._start, self._stop, self._num_rows = start, stop, num_rows
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+        rows = self._stop - self._start
+        # the rows are first; in XLNet second; nowhere in what is computed for all of them together
+        dim = next((d for d in (0, 1) if input.dim() > d and input.shape[d] == rows), None)
+        if dim is None or not training:
+            return F.dropout(input, p, training, inplace)
+        shape = [self._num_rows if d == dim else size for d, size in enumerate(input.shape)]
+        kept = F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), p, True)
+        return input * kept.narrow(dim, self._start, rows)

@@ -1,0 +1,125 @@
+"""Everything that a run needs before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from nlp_transfer.adapters.trainable import count_parameters
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.encoded import EncodedSplit
+from nlp_transfer.data.loading import Loading
+from nlp_transfer.data.masking import TokenMasking
+from nlp_transfer.errors import ConfigError, counted, quoted
+from nlp_transfer.reporting.progress import say
+from nlp_transfer.tasks.base import E, P, Task
+from nlp_transfer.training.config import TrainingConfig
+from nlp_transfer.training.defaults import TrainingPlan, plan_training
+from nlp_transfer.training.evaluate import say_cut
+from nlp_transfer.training.optim import make_optimizer, make_schedule
+from nlp_transfer.training.parallel import is_sharded
+from nlp_transfer.training.precision import make_accelerator
+from nlp_transfer.training.state import Progress, TrainState
+
+LORA_DROPOUT = "lora_dropout"
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run works with."""
+
+    accelerator: Accelerator
+    state: TrainState
+    loading: Loading
+    plan: TrainingPlan
+    model: Model
+    """To be given back: its network is the one that is trained, or where that one is sharded, a whole one."""
+
+    @property
+    def split(self) -> EncodedSplit:
+        return self.loading.split
+
+    @property
+    def network(self) -> nn.Module:
+        """The network without what accelerate puts around it."""
+        inner: nn.Module = self.accelerator.unwrap_model(self.state.network)
+        return inner
+
+
+def prepare(
+    model: Model, task: Task[E, P], train: Sequence[E], config: TrainingConfig, run_dir: Path | None = None
+) -> Run:
+    """Encode the training part, plan the run, and hand network and optimizer to accelerate."""
+    accelerator = make_accelerator(config, run_dir)
+    split = task.encode(train, model)
+    say_cut(split, "train", task.token_limit(model))
+    network = model.network
+    if config.dropout is not None:
+        set_dropout(network, config.dropout)
+    plan = plan_training(
+        config,
+        split,
+        adapter=model.adapter,
+        num_labels=len(task.labels),
+        width=network.config.hidden_size,
+        num_processes=accelerator.num_processes,
+    )
+    if config.gradient_checkpointing:
+        if not network.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"TrainingConfig.gradient_checkpointing: {network.config.model_type} models cannot do it."
+            )
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    whole = replace(model, network=deepcopy(network)) if is_sharded(accelerator) else model
+    network.to(accelerator.device)
+    optimizer = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
+    # gradients are summed over processes once a step, in `parallel`: DDP would do so in every backward pass
+    prepared = network if is_sharded(accelerator) else accelerator.prepare_model(network, evaluation_mode=True)
+    if is_sharded(accelerator):
+        prepared, optimizer = accelerator.prepare(network, optimizer)
+    else:
+        optimizer = accelerator.prepare_optimizer(optimizer)
+    schedule = make_schedule(plan.num_steps, config.warmup_fraction, config.schedule)
+    masking = TokenMasking.of(model.tokenizer, config.token_masking, config.seed) if config.token_masking else None
+    loading = Loading(split, masking, config.dataloader_num_workers)
+    return Run(accelerator, TrainState(prepared, optimizer, schedule, Progress()), loading, plan, whole)
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """In all of the network but the adapters: some families hold it in modules, some as numbers."""
+    for name, module in network.named_modules():
+        if LORA_DROPOUT in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        for key, value in vars(module).items():
+            if "dropout" in key and isinstance(value, float):
+                setattr(module, key, share)
+
+
+def describe(run: Run, task: Task[Any, Any]) -> None:
+    model, plan, precision = run.model, run.plan, run.accelerator.mixed_precision
+    trainable, total = count_parameters(model.network)
+    say(f"{counted(len(task.classes), 'label')}: {quoted(task.classes)}.")
+    if model.brings_head:
+        say(f"Training begins with the head that checkpoint '{model.origin.name}' brings for as many labels.")
+    say(
+        f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {counted(plan.num_epochs, 'epoch')}, "
+        f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
+        f"{'fp32' if precision == 'no' else precision} precision, {plan.batches.padding_share(0):.1%} padding."
+    )
+
+
+def choose_metric(task: Task[Any, Any], config: TrainingConfig) -> str:
+    metric = config.selection_metric or task.metric_names[0]
+    if metric not in task.metric_names:
+        raise ConfigError(
+            f"TrainingConfig.selection_metric must be one of {', '.join(task.metric_names)}, got '{metric}'."
+        )
+    return metric

@@ -1,0 +1,47 @@
+"""Losses and scores to TensorBoard, Weights & Biases, MLflow or Trackio, through accelerate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from nlp_transfer.errors import ConfigError, quoted
+from nlp_transfer.training.config import TrainingConfig
+
+PACKAGES = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+}
+
+
+def refuse_missing_trackers(config: TrainingConfig) -> None:
+    """Raises ConfigError: accelerate leaves a tracker out without a word where its package is missing."""
+    for name in config.trackers:
+        if not any(find_spec(package) for package in PACKAGES[name]):
+            raise ConfigError(f"TrainingConfig.trackers {name}: install {quoted(PACKAGES[name][:1])}, or leave it out.")
+
+
+@dataclass(frozen=True)
+class Trackers:
+    """Where the main process sends numbers; nowhere if none was asked for."""
+
+    accelerator: Accelerator
+
+    def start(self, run_dir: Path, config: TrainingConfig) -> None:
+        """The project is named after the folder that the run's lies in, the run after its own."""
+        if config.trackers:
+            self.accelerator.init_trackers(run_dir.name, config={k: str(v) for k, v in asdict(config).items()})
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.accelerator.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
+
+    def end(self) -> None:
+        for tracker in self.accelerator.trackers:  # accelerate's own end_training ends the group of processes too
+            tracker.finish()
