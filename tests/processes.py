@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
@@ -34,8 +35,10 @@ def nlp_transfer(*args: object, cwd: Path | None = None, stdin: str | None = Non
     return python("-m", "nlp_transfer", *args, cwd=cwd, stdin=stdin)
 
 
-def launch(num_processes: int, script: Path, *args: object, cwd: Path | None = None) -> str:
-    """``accelerate launch`` with processes on the CPU; gives what was printed.
+def launch_words(
+    num_processes: int, script: Path, *args: object, variables: Mapping[str, str] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The command of ``accelerate launch`` for processes on the CPU, and its environment.
 
     ``--cpu`` would start one process, whatever ``--num_processes`` says; ``--multi_gpu`` is accelerate's name for its
     launcher of several, and ACCELERATE_USE_CPU makes them one group without a GPU.
@@ -44,7 +47,18 @@ def launch(num_processes: int, script: Path, *args: object, cwd: Path | None = N
     flags = [*several, "--num_processes", num_processes, "--num_machines", 1, "--mixed_precision", "no"]
     flags += ["--dynamo_backend", "no", "--main_process_port", 0]
     words = [sys.executable, "-m", "accelerate.commands.launch", *map(str, flags), str(script), *map(str, args)]
-    variables = environment() | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=cwd, env=variables, timeout=TIMEOUT)
+    return words, environment() | {"ACCELERATE_USE_CPU": "true"} | dict(variables or {})
+
+
+def launch(
+    num_processes: int,
+    script: Path,
+    *args: object,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Run it to its end; gives what was printed."""
+    words, own = launch_words(num_processes, script, *args, variables=variables)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=cwd, env=own, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr[-10_000:]
     return done.stdout + done.stderr

@@ -139,7 +139,7 @@ def damage(folder: Path) -> str | None:
         return f"{MANIFEST_FILE} is missing"
     except (ValueError, KeyError, TypeError, OSError):
         return f"{MANIFEST_FILE} cannot be read"
-    return f"{first} is missing" if not (folder / first).exists() else f"{first} is not what was written"
+    return f"{first} is missing" if not (folder / first).exists() else f"{first} is not what {MANIFEST_FILE} says"
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nlp_transfer.adapters.trainable import trainable_state
@@ -22,6 +25,44 @@ T = TypeVar("T")
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether each process holds a part of the network (FSDP2) and not all of it."""
     return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+def shard(accelerator: Accelerator, network: nn.Module) -> None:
+    """Spread the weights over the processes, the layers of the encoder one by one, as accelerate's FSDP settings say.
+
+    Before the optimizer is made, so that it holds the parts. (accelerate's own way swaps them in an optimizer of whole
+    weights, and fails for encoders when layers are wrapped one by one.) Weights and gradients stay in fp32, also where
+    matrix products are computed in another type, so that the result is that of one process.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for module in (*repeated_layers(network), network):
+        fully_shard(
+            module,
+            mesh=mesh,
+            reshard_after_forward=plugin.reshard_after_forward,
+            mp_policy=MixedPrecisionPolicy(),
+            offload_policy=plugin.cpu_offload or OffloadPolicy(),
+        )
+
+
+def weights_of(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Those that are trained, by name, as the optimizer holds them: after a forward pass a sharded network may show
+    whole ones.
+    """
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists of modules: in an encoder, its layers."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from repeated_layers(child)
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def backward(
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
         part = batch.part(start, stop)
-        with same_draws(start, stop, batch.num_rows):
+        with same_draws(start, stop, batch):
             # accelerate casts, gives logits in fp32, and scales for fp16
             loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
             accelerator.backward(loss * weight)
@@ -111,8 +111,8 @@ def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int 
     return wanted
 
 
-def same_draws(start: int, stop: int, num_rows: int) -> AbstractContextManager[Any]:
-    return nullcontext() if stop - start == num_rows else DropoutOfPart(start, stop, num_rows)
+def same_draws(start: int, stop: int, batch: Batch) -> AbstractContextManager[Any]:
+    return nullcontext() if stop - start == batch.num_rows else DropoutOfPart(start, stop, batch)
 
 
 class DropoutOfPart(TorchFunctionMode):
@@ -120,9 +120,9 @@ class DropoutOfPart(TorchFunctionMode):
     got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws anew.
     """
 
-    def __init__(self, start: int, stop: int, num_rows: int) -> None:
+    def __init__(self, start: int, stop: int, batch: Batch) -> None:
         super().__init__()
-        self._start, self._stop, self._num_rows = start, stop, num_rows
+        self._start, self._stop, self._num_rows, self._width = start, stop, batch.num_rows, batch.width
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -133,11 +133,16 @@ class DropoutOfPart(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-        rows = self._stop - self._start
-        # the rows are first; in XLNet second; nowhere in what is computed for all of them together
-        dim = next((d for d in (0, 1) if input.dim() > d and input.shape[d] == rows), None)
+        rows, dim = self._stop - self._start, self._rows_of(input)
         if dim is None or not training:
             return F.dropout(input, p, training, inplace)
         shape = [self._num_rows if d == dim else size for d, size in enumerate(input.shape)]
         kept = F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), p, True)
         return input * kept.narrow(dim, self._start, rows)
+
+    def _rows_of(self, input: Tensor) -> int | None:  # noqa: A002
+        """The dimension of the rows: the first, in XLNet the second; None for what all rows share."""
+        rows = self._stop - self._start
+        if rows == 1 and input.dim() == 3 and input.shape[0] == 1 and input.shape[1] != self._width:
+            return None  # DeBERTa's relative positions, which come in a batch of one
+        return next((dim for dim in (0, 1) if input.dim() > dim and input.shape[dim] == rows), None)

@@ -23,7 +23,7 @@ from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
 from nlp_transfer.training.evaluate import say_cut
 from nlp_transfer.training.optim import make_optimizer, make_schedule
-from nlp_transfer.training.parallel import is_sharded
+from nlp_transfer.training.parallel import is_sharded, shard
 from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.state import Progress, TrainState
 
@@ -77,14 +77,14 @@ def prepare(
             )
         network.gradient_checkpointing_enable({"use_reentrant": False})
     whole = replace(model, network=deepcopy(network)) if is_sharded(accelerator) else model
-    network.to(accelerator.device)
-    optimizer = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
-    # gradients are summed over processes once a step, in `parallel`: DDP would do so in every backward pass
-    prepared = network if is_sharded(accelerator) else accelerator.prepare_model(network, evaluation_mode=True)
     if is_sharded(accelerator):
-        prepared, optimizer = accelerator.prepare(network, optimizer)
-    else:
-        optimizer = accelerator.prepare_optimizer(optimizer)
+        shard(accelerator, network)
+    network.to(accelerator.device)
+    # the mode for evaluation leaves out DDP: gradients are summed over processes once a step, in `parallel`
+    prepared = accelerator.prepare_model(network, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(
+        make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
+    )
     schedule = make_schedule(plan.num_steps, config.warmup_fraction, config.schedule)
     masking = TokenMasking.of(model.tokenizer, config.token_masking, config.seed) if config.token_masking else None
     loading = Loading(split, masking, config.dataloader_num_workers)

@@ -16,14 +16,13 @@ from torch.optim import Optimizer
 
 from nlp_transfer import __version__
 from nlp_transfer.adapters.lora import adapter_settings
-from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.fingerprints import code_sha256, hash_json
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.training.checkpointing import Checkpoint, Tensors
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan
-from nlp_transfer.training.parallel import gathered, is_sharded, own_part, whole
+from nlp_transfer.training.parallel import gathered, is_sharded, own_part, weights_of, whole
 from nlp_transfer.training.prepare import Run
 
 PLANNED = ("num_epochs", "learning_rate")
@@ -49,7 +48,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers")
 
 def capture(run: Run, best: Tensors | None, log: bytes, **origin: Any) -> Checkpoint:
     """With ``origin``, what the run is made of and with. All processes must call it: each may hold a part."""
-    network, scaler = run.network, run.accelerator.scaler
+    weights, scaler = weights_of(run.network), run.accelerator.scaler
     progress = gathered(asdict(run.state.progress))
     state = {
         "progress": progress[0],
@@ -58,8 +57,8 @@ def capture(run: Run, best: Tensors | None, log: bytes, **origin: Any) -> Checkp
         **origin,
     }
     return Checkpoint(
-        weights=on_cpu(trainable_state(network)),
-        optimizer=on_cpu(optimizer_state(network, run.state.optimizer.optimizer)),
+        weights=on_cpu(weights),
+        optimizer=on_cpu(optimizer_state(weights, run.state.optimizer.optimizer)),
         best=best,
         state=state,
         log=log,
@@ -68,11 +67,11 @@ def capture(run: Run, best: Tensors | None, log: bytes, **origin: Any) -> Checkp
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Put the run where the checkpoint was made."""
+    weights = weights_of(run.network)
     with torch.no_grad():
-        for name, parameter in run.network.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(own_part(checkpoint.weights[name], parameter))
-    set_optimizer_state(run.network, run.state.optimizer.optimizer, checkpoint.optimizer)
+        for name, parameter in weights.items():
+            parameter.copy_(own_part(checkpoint.weights[name], parameter))
+    set_optimizer_state(weights, run.state.optimizer.optimizer, checkpoint.optimizer)
     state = checkpoint.state
     for name, value in state["progress"].items():
         setattr(run.state.progress, name, value)
@@ -90,9 +89,9 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: whole(tensor).detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+def optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
     """Under ``weight name/quantity``."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in weights.items()}
     return {
         f"{names[parameter]}/{quantity}": value
         for parameter, quantities in optimizer.state.items()
@@ -100,11 +99,10 @@ def optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
     }
 
 
-def set_optimizer_state(network: nn.Module, optimizer: Optimizer, saved: Tensors) -> None:
-    parameters = dict(network.named_parameters())
+def set_optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer, saved: Tensors) -> None:
     for key, value in saved.items():
         name, _, quantity = key.rpartition("/")
-        parameter = parameters[name]
+        parameter = weights[name]
         # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
         # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
         own = own_part(value, parameter) if value.shape == parameter.shape else value

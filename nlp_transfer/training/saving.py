@@ -23,7 +23,7 @@ from nlp_transfer.training.checkpointing import (
     write_checkpoint,
 )
 from nlp_transfer.training.log import METRICS_FILE, Log
-from nlp_transfer.training.parallel import from_main
+from nlp_transfer.training.parallel import from_main, weights_of
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import capture, differences, on_cpu, restore
 
@@ -107,7 +107,7 @@ class Saving:
 
     def keep_best(self) -> None:
         """The weights as they are now; the next checkpoint holds them."""
-        self._best = on_cpu(trainable_state(self._run.network))
+        self._best = on_cpu(weights_of(self._run.network))
 
     def best_model(self) -> Model:
         """The model as it was after its best epoch."""

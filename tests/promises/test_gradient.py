@@ -37,9 +37,11 @@ def test_a_mean_of_micro_batch_means_would_be_caught(checkpoint, conll):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(8, 1), (2, 4)])
-def test_two_processes_give_the_gradient_of_one(checkpoint, request, tmp_path, task, batch_size, accumulation):
+@pytest.mark.parametrize(("number", "batch_size", "accumulation"), [(2, 8, 1), (2, 2, 4), (4, 2, 2)])
+def test_several_processes_give_the_gradient_of_one(
+    checkpoint, request, tmp_path, task, number, batch_size, accumulation
+):
     corpus, out = corpus_of(task, request), tmp_path / "gradient.safetensors"
-    launch(2, Path(one_step.__file__), checkpoint, corpus, task, batch_size, accumulation, 2, out)
+    launch(number, Path(one_step.__file__), checkpoint, corpus, task, batch_size, accumulation, number, out)
     whole = one_step.gradient(checkpoint, corpus, task, one_step.STEP_EXAMPLES, 1)
     assert one_step.relative_difference(whole, load_file(out)) <= SAME

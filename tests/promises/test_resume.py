@@ -1,0 +1,46 @@
+"""A run that was stopped and went on ends in the same bits as one that was not: weights, optimizer and log."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.processes import launch
+from tests.promises import stopped_runs
+
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+def check(found: dict, log: Path) -> None:
+    assert found["stopped"] == found["whole"]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ends = {line["epoch"]: line["step"] for line in lines if "validation" in line}
+    (in_step, _), (end_step, end_epoch), (pending_step, pending_epoch) = (
+        map(int, re.fullmatch(r"step-(\d+)-epoch-(\d+)", name).groups()) for name in found["stops"]
+    )
+    assert in_step not in ends.values()  # in the midst of an epoch
+    assert end_step == ends[end_epoch]  # at its end, validated
+    assert pending_step == ends[pending_epoch + 1]  # at its end, not yet validated
+
+
+@pytest.mark.parametrize("case", stopped_runs.CASES)
+def test_a_stopped_run_ends_as_the_undisturbed_one(case, checkpoint, request, tmp_path):
+    settings = stopped_runs.CASES[case]
+    corpus = request.getfixturevalue(settings.get("corpus", "tsv"))
+    found = stopped_runs.compare(checkpoint, corpus, settings, tmp_path)
+    check(found, tmp_path / "whole" / "log.jsonl")
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("variables", [{}, SHARDED], ids=["whole copies", "FSDP2"])
+def test_so_does_a_run_of_two_processes_when_one_of_them_gets_the_signal(checkpoint, tsv, tmp_path, variables):
+    script = Path(stopped_runs.__file__)
+    launch(2, script, checkpoint, tsv, "LoRA", tmp_path, variables=variables)
+    first, second = (json.loads((tmp_path / f"found-{process}.json").read_text()) for process in (0, 1))
+    assert (first["processes"], second["processes"]) == (2, 2)
+    check(first, tmp_path / "whole" / "log.jsonl")
+    assert second["stopped"] == second["whole"]
+    assert second["whole"]["model"] == first["whole"]["model"]
