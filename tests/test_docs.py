@@ -11,7 +11,9 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -25,10 +27,12 @@ from nlp_transfer import cli
 from nlp_transfer.artifacts import Manifest
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.data import columns
+from nlp_transfer.errors import EXIT_STOPPED
 from nlp_transfer.labels import spans_of
-from nlp_transfer.training import defaults
+from nlp_transfer.training import defaults, fit
+from nlp_transfer.training.checkpointing import checkpoint_name
 from tests.corpus import REVIEWS, SENTENCES
-from tests.processes import PROJECT, launch
+from tests.processes import PROJECT, environment, launch
 
 TINY = "FacebookAI/roberta-base"
 """In the folder where commands are run, a tiny checkpoint stands under this name: snippets can say it too."""
@@ -40,7 +44,9 @@ PAGES = [*RUN_PAGES, PROJECT / "CHANGELOG.md", PROJECT / "recipes" / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z]")
-OTHER_FLAGS = {"--all", "--multi_gpu", "--cpu", "--num_processes", "--name", "--seeds", "--render"}
+LAUNCHER_FLAGS = {flag for action in launch_command_parser()._actions for flag in action.option_strings}
+OTHER_FLAGS = {"--all", "--name", "--seeds", "--render"} | LAUNCHER_FLAGS
+OF_SLURM = re.compile(r"^#SBATCH .*$", re.MULTILINE)
 VARIABLE = re.compile(r"[A-Z_]+=\S*")
 
 
@@ -194,13 +200,53 @@ def test_every_recipe_has_a_command():
 
 @pytest.mark.multiprocess
 def test_the_command_for_several_processes_without_a_gpu_starts_several(desk):
-    [line] = [line for line in commands(PROJECT / "docs" / "recipes.md") if line.startswith("ACCELERATE_USE_CPU=true ")]
+    [line] = [
+        line for line in commands(PROJECT / "docs" / "processes.md") if line.startswith("ACCELERATE_USE_CPU=true ")
+    ]
     launcher = launch_command_parser().parse_args(shlex.split(line)[3:])
     assert (launcher.multi_gpu, launcher.num_processes) == (True, 2)
     args = [*launcher.training_script_args, *FAST, "--training.batch-size", "4", "--run-dir", "run"]
     launch(launcher.num_processes, desk / launcher.training_script, *args, cwd=desk)
     steps = [json.loads(line) for line in (desk / "run" / "log.jsonl").read_text().splitlines()]
     assert max(step.get("rows", 0) for step in steps) == 4 * launcher.num_processes
+
+
+SLURM = {
+    "scontrol": 'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> requeued.txt; fi',
+    # the tasks get the signal that the batch script does not get
+    "srun": '"$@" & task=$!; trap "kill -TERM $task $(pgrep -P $task)" USR2; wait $task; wait $task',
+}
+"""What SLURM does with a job of one task, in two lines of shell."""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.skipif(not shutil.which("pgrep"), reason="stands in for SLURM with pgrep")
+def test_the_script_for_slurm_queues_its_job_again_when_it_was_stopped_and_only_then(desk, monkeypatch):
+    (script,) = blocks(PROJECT / "docs" / "processes.md", "bash")
+    flags = shlex.join([*FAST, "--training.num-epochs", "30"])
+    script = script.replace("--run-dir runs/slurm'", f"--run-dir runs/slurm {flags}'").replace("29500", "0")
+    Path("job.sh").write_text(script.replace("SLURM_NNODES * 4", "SLURM_NNODES * 2"))
+    Path("bin").mkdir()
+    for name, body in SLURM.items():
+        Path("bin", name).write_text(f"#!/bin/bash\n{body}\n")
+        Path("bin", name).chmod(0o755)
+    launcher = Path("bin", "accelerate")
+    launcher.write_text(f'#!/bin/bash\nexec {sys.executable} -m accelerate.commands.accelerate_cli "$@"\n')
+    launcher.chmod(0o755)
+    job = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "here"}
+    variables = environment() | job | {"ACCELERATE_USE_CPU": "true", "PATH": f"{desk}/bin:{os.environ['PATH']}"}
+
+    with subprocess.Popen(["bash", "job.sh"], env=variables, stderr=subprocess.PIPE, text=True) as running:
+        while not (desk / "runs/slurm/checkpoints").exists():
+            assert running.poll() is None, running.stderr.read()
+            time.sleep(0.05)
+        subprocess.run(["pkill", "-USR2", "-P", str(running.pid), "srun"], check=True)
+        said = running.stderr.read()
+    assert Path("requeued.txt").read_text() == "requeue 7\n", said
+    again = subprocess.run(["bash", "job.sh"], env=variables, check=False, capture_output=True, text=True, timeout=300)
+    assert "Going on from step" in again.stderr
+    assert (desk / "runs/slurm/metrics.json").exists(), again.stderr
+    assert Path("requeued.txt").read_text() == "requeue 7\n"
 
 
 def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
@@ -216,10 +262,12 @@ def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
 
 def test_the_pages_name_every_file_of_a_run_and_of_its_model(desk, run):
     run("nlp-transfer run text_classification --train reviews.csv --run-dir run")
-    pages = {name: (PROJECT / "docs" / f"{name}.md").read_text("utf-8") for name in ("recipes", "adapters")}
+    names = ("recipes", "adapters", "guarantees")
+    pages = {name: (PROJECT / "docs" / f"{name}.md").read_text("utf-8") for name in names}
     for path in (path for path in (desk / "run").rglob("*") if path.is_file()):
         inside = path.relative_to(desk / "run")
-        page, name = ("adapters", path.name) if inside.parts[0] == "model" else ("recipes", str(inside))
+        page = {"model": "adapters", "checkpoints": "guarantees"}.get(inside.parts[0], "recipes")
+        name = str(inside) if page == "recipes" else path.name
         assert f"`{name}`" in pages[page]
 
 
@@ -247,7 +295,16 @@ PRECISE = {
         f"weight decay {nt.TrainingConfig().weight_decay}",
         f"{nt.TrainingConfig().warmup_fraction * 100:.0f} % warm-up",
         f"norm {nt.TrainingConfig().max_grad_norm}",
+        f"{nt.TrainingConfig().save_every} steps, and each epoch",
+        "ten in a row" if fit.MAX_SKIPPED_IN_A_ROW == 10 else "?",
     ],
+    "docs/guarantees.md": [
+        f"`--training.save-every` steps ({nt.TrainingConfig().save_every})",
+        f"`--training.keep-checkpoints` ({nt.TrainingConfig().keep_checkpoints})",
+        f"exit code {EXIT_STOPPED}",
+        f"`checkpoints/{checkpoint_name(40, 2)}`",
+    ],
+    "docs/processes.md": [f"`--training.process-timeout` seconds ({nt.TrainingConfig().process_timeout:.0f})"],
 }
 
 
@@ -262,7 +319,8 @@ def test_every_flag_on_a_page_exists(desk, run, capsys):
         run(f"nlp-transfer {command} --help")
     known = set(FLAG.findall(capsys.readouterr().out)) | OTHER_FLAGS
     for page in PAGES:
-        assert set(FLAG.findall(page.read_text("utf-8"))) <= known, page.name
+        text = OF_SLURM.sub("", page.read_text("utf-8"))
+        assert set(FLAG.findall(text)) <= known, page.name
 
 
 def test_every_public_name_on_a_page_exists():
