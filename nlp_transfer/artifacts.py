@@ -9,6 +9,7 @@ Only safetensors and JSON are written and read.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -27,9 +28,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import nlp_transfer
+from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
+from nlp_transfer.durable import naming
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
@@ -62,7 +65,8 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         try:
-            write_model(model, task, evaluation, staged)
+            with naming(folder, sum(tensor.nbytes for tensor in trainable_state(model.network).values())):
+                write_model(model, task, evaluation, staged)
             verify(model, task, evaluation, staged)
             put_in_place(staged, folder)
         finally:
@@ -78,14 +82,10 @@ def refuse_other_content(folder: Path) -> None:
 
 
 def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> None:
-    if model.adapter == "none":
-        with quiet_transformers():
-            model.network.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
-    else:
-        model.network.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's, a form to fill in
-        name_the_base(model.origin, folder / ADAPTER_FILES[0])
+    try:
+        write_network(model, folder)
+    except SafetensorError as error:  # which hides what the system said
+        raise OSError(errno.ENOSPC, first_line(error)) from error
     if model.moved_by is not None:
         move_back(model.moved_by, folder)
     for path in folder.iterdir():
@@ -102,6 +102,17 @@ def write_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], f
         sha256={path.name: hash_files([path]) for path in sorted(folder.iterdir())},
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_network(model: Model, folder: Path) -> None:
+    if model.adapter == "none":
+        with quiet_transformers():
+            model.network.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    else:
+        model.network.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's, a form to fill in
+        name_the_base(model.origin, folder / ADAPTER_FILES[0])
 
 
 def name_the_base(origin: Origin, path: Path) -> None:

@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def write_file(path: Path, data: bytes) -> None:
     """Write, and wait until the disk has it."""
-    with naming(path, len(data)), path.open("wb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -23,9 +23,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a new file in the place of an old one: there is always one of them."""
-    staged = path.with_name(f".{path.name}.part")
-    write_file(staged, data)
-    staged.replace(path)
+    beside = path.with_name(f".{path.name}.new")
+    with naming(path, len(data)):
+        try:
+            write_file(beside, data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

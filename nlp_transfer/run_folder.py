@@ -33,6 +33,7 @@ from nlp_transfer.checking.findings import Finding, Parts
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
+from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import MANIFEST_FILE
@@ -92,7 +93,7 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         draw_curves(log, log[0]["plan"]["selection_metric"], run_dir / "curves.png")
         draw_confusion(evaluation.score.confusion, run_dir / "confusion.png", f"the {evaluation.part} part")
         report = write_report(run_dir, model, evaluation, log, records)
-        (run_dir / REPORT_FILE).write_text(report, "utf-8")
+        replace_file(run_dir / REPORT_FILE, report.encode())
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
         closing_lines(run_dir, evaluation, records)
     processes().wait_for_everyone()
@@ -210,11 +211,8 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    part.replace(path)
+    replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    replace_file(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())

@@ -58,9 +58,9 @@ class Checkpoint:
         yield STATE_FILE, json.dumps(self.state, indent=2, ensure_ascii=False).encode()
         yield LOG_FILE, self.log
 
-    def num_bytes(self) -> int:
-        tensors = [*self.weights.values(), *self.optimizer.values(), *(self.best or {}).values()]
-        return sum(tensor.nbytes for tensor in tensors) + len(self.log)
+    def num_bytes(self, block: int) -> int:
+        """On a disk that is given out in blocks of so many bytes."""
+        return sum(-(-len(data) // block) * block for _, data in self.files())
 
 
 def serialized(tensors: Tensors) -> bytes:
@@ -119,10 +119,8 @@ def manifest_of(hashes: Mapping[str, str]) -> bytes:
 def full_disk(error: OSError, checkpoint: Checkpoint, folder: Path) -> str:
     reason = str(error.strerror).partition(" (")[0]
     older = counted(len(checkpoints_of(folder.parent.parent)), "older checkpoint")
-    return (
-        f"{reason} ({room(folder, checkpoint.num_bytes())}). {older} untouched; make room and run the same command to "
-        "go on."
-    )
+    needed = checkpoint.num_bytes(folder.parent.stat().st_blksize)
+    return f"{reason} ({room(folder, needed)}). {older} untouched; make room and run the same command to go on."
 
 
 def damage(folder: Path) -> str | None:

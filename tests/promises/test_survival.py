@@ -241,6 +241,46 @@ def test_a_full_disk_is_one_line_and_after_that_the_same_command_goes_on(tmp_pat
     assert "Going on from step 3 of" in (tmp_path / "second.txt").read_text()
 
 
+LIMITED = """
+import resource, sys
+from nlp_transfer import cli
+def limited(module, name, when):
+    old = getattr(module, name)
+    def new(*args):
+        if when(*args):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+        return old(*args)
+    setattr(module, name, new)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "file"),
+    [
+        pytest.param(
+            "from nlp_transfer.training import log; limited(log, 'append_line', lambda p, l: '7,' in l)",
+            "log.jsonl",
+            marks=pytest.mark.slow,
+        ),
+        ("from nlp_transfer import artifacts; limited(artifacts, 'write_model', lambda *_: True)", "model"),
+        pytest.param(
+            "from nlp_transfer import run_folder as r; limited(r, 'write_lines', lambda *_: True)",
+            "predictions.jsonl",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_so_is_a_disk_that_is_full_in_another_file_of_the_run(tmp_path, tsv, checkpoint, limit, file):
+    words = [*arguments(tsv, checkpoint), "--run-dir", str(tmp_path / "run")]
+    program = [sys.executable, "-c", f"{LIMITED}{limit}\nsys.exit(cli.main())", *words]
+    first = subprocess.run(program, check=False, capture_output=True, text=True, env=environment(), timeout=TIMEOUT)
+    assert first.returncode == 1, first.stderr
+    (line,) = [line for line in first.stderr.splitlines() if line.startswith("error")]
+    assert re.match(rf"error: \S+/run/{file}: .*File too large.* \([\d,]+ bytes needed, [\d,]+ free\)", line), line
+    again = nlp_transfer(*words)
+    assert again.returncode == 0, again.stderr
+
+
 def test_the_same_seed_gives_the_same_bits(unfinished, call, tmp_path):
     made, words = unfinished
     code, _, err = call(*words, "--run-dir", tmp_path / "again")
