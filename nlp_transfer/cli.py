@@ -35,7 +35,7 @@ from nlp_transfer.errors import (
     NlpTransferError,
     counted,
 )
-from nlp_transfer.signals import stop_at_once
+from nlp_transfer.signals import noting_stops, stop_at_once
 
 C = TypeVar("C")
 
@@ -48,10 +48,12 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
     """Make a command of a recipe: every field of its config is a flag. Exits with the code of ``errors``."""
 
     def work() -> None:
-        with stop_at_once():
-            run(parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run))
+        config = parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run)
+        with noting_stops(getattr(config, "run_dir", None)):
+            run(config)
 
-    sys.exit(guarded(work))
+    with stop_at_once():
+        sys.exit(guarded(work))
 
 
 def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:

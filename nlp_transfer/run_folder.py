@@ -34,7 +34,6 @@ from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
 from nlp_transfer.durable import replace_file
-from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.metrics import LabelScore, Metrics
@@ -43,7 +42,15 @@ from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.evaluate import Evaluation
-from nlp_transfer.training.log import CONFIG_FILE, DATA_FILE, METRICS_FILE, SPLITS_FILE, TIMES_FILE, staged
+from nlp_transfer.training.log import (
+    CONFIG_FILE,
+    DATA_FILE,
+    METRICS_FILE,
+    SPLITS_FILE,
+    TIMES_FILE,
+    refuse_finished,
+    staged,
+)
 from nlp_transfer.training.processes import processes
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -62,8 +69,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     replace.
     """
     refuse_other_content(run_dir / "model")
-    if (run_dir / METRICS_FILE).exists() and not (overwrite or dry_run):
-        raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
+    refuse_finished(run_dir, overwrite=overwrite or dry_run)
     for note in splits.notes:
         say(note)
     parts: Parts = dict(splits.parts())
@@ -131,6 +137,7 @@ def write_report(
     size = sum(path.stat().st_size for path in manifest.parent.iterdir()) / 2**20
     last, plan = read_lines(run_dir / TIMES_FILE)[-1], log[0]["plan"]
     scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
+    skipped = sum(1 for line in log if line.get("skipped"))
     wrong = [record for record in records if not record["correct"]]
     sections = [
         f"# {run_dir.name}",
@@ -150,8 +157,8 @@ def write_report(
         f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "
         f"trained, {size:.1f} MiB saved\n- {plan['num_epochs']} epochs planned, peak learning rate "
         f"{plan['learning_rate']:.1e}, {plan['mixed_precision']} precision, {plan['padding_share']:.1%} padding, "
-        f"{plan['examples_cut']:,} training examples cut\n- {last['step']:,} steps in {last['seconds']:,.0f} s on "
-        f"{machine()}",
+        f"{plan['examples_cut']:,} training examples cut\n- {last['step']:,} steps"
+        f"{f' ({skipped:,} changed no weight)' if skipped else ''} in {last['seconds']:,.0f} s on {machine()}",
         f"```\n{settings['command']}\n```",
     ]
     return "\n\n".join(sections) + "\n"

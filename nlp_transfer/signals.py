@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
+from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import Interrupted
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
@@ -18,14 +23,17 @@ class Received:
     """Whether a signal has come, and which. There is one for the process, as there is one set of signals."""
 
     name: str | None = None
+    since = 0.0
     is_watched = False
     can_wait = False
     """Whether somebody looks at ``name`` from time to time."""
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """The first one counts: launchers send several."""
-        first, self.name = self.name is None, self.name or signal.Signals(number).name
-        if first and not self.can_wait:
+        """The first one counts: launchers send several. Ctrl-C again, some seconds later, does not wait any more."""
+        if self.name is None:
+            self.name, self.since = signal.Signals(number).name, time.monotonic()
+        insists = number == signal.SIGINT and time.monotonic() - self.since > PATIENCE
+        if insists or not self.can_wait:
             self.stop()
 
     def stop(self) -> None:
@@ -35,6 +43,21 @@ class Received:
 
 
 RECEIVED = Received()
+PATIENCE = 2.0
+"""Seconds within which the same Ctrl-C may arrive twice, from the terminal and from a launcher."""
+STOPPED_FILE = "stopped.json"
+
+
+@contextmanager
+def noting_stops(run_dir: Path | None) -> Iterator[None]:
+    """Leave a file in the run folder: a scheduler's script may not see the exit code of a process behind a launcher."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if run_dir is not None and os.environ.get("RANK", "0") == "0":
+            run_dir.mkdir(parents=True, exist_ok=True)
+            replace_file(run_dir / STOPPED_FILE, (json.dumps({"stopped": str(stopped)}) + "\n").encode())
+        raise
 
 
 @contextmanager
@@ -42,7 +65,10 @@ def stop_at_once() -> Iterator[Received]:
     """A signal raises Interrupted wherever the program is. Python takes signals in its main thread only; in another one
     the program that started the thread decides.
     """
-    if RECEIVED.is_watched or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield Received()
+        return
+    if RECEIVED.is_watched:
         yield RECEIVED
         return
     RECEIVED.name, RECEIVED.is_watched = None, True
@@ -50,15 +76,15 @@ def stop_at_once() -> Iterator[Received]:
     try:
         yield RECEIVED
     finally:
-        RECEIVED.is_watched = False
+        RECEIVED.name, RECEIVED.is_watched = None, False
         for number, previous in before.items():
             signal.signal(number, previous if previous is not None else signal.SIG_DFL)
 
 
 @contextmanager
 def stop_when_asked() -> Iterator[Received]:
-    """A signal is noted, for whoever is in the midst of something to look at when it suits. Raises Interrupted at the
-    end if one has come.
+    """A signal is noted, for whoever is in the midst of something to look at when it suits. One that came after the
+    last look counts for what follows.
     """
     with stop_at_once() as received:
         received.can_wait = True
@@ -66,4 +92,3 @@ def stop_when_asked() -> Iterator[Received]:
             yield received
         finally:
             received.can_wait = False
-        received.stop()

@@ -29,13 +29,17 @@ import safetensors.torch
 from torch import Tensor
 
 from nlp_transfer.durable import FULL, remove_folder, room, sync_folder, write_file
-from nlp_transfer.errors import TrainingError, counted
+from nlp_transfer.errors import ConfigError, TrainingError, counted
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.reporting.progress import say
 
 FOLDER = "checkpoints"
 WEIGHTS_FILE, OPTIMIZER_FILE, BEST_FILE = "weights.safetensors", "optimizer.safetensors", "best.safetensors"
 STATE_FILE, LOG_FILE, MANIFEST_FILE = "state.json", "log.jsonl", "manifest.json"
+NEEDED = (WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE, LOG_FILE)
+FORMAT = 1
+"""Of the files and what they mean."""
+
 Tensors = Mapping[str, Tensor]
 
 
@@ -124,20 +128,26 @@ def full_disk(error: OSError, checkpoint: Checkpoint, folder: Path) -> str:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint: its files, all of them and no others, must be what its manifest says."""
-    try:
-        manifest = (folder / MANIFEST_FILE).read_bytes()
-        found = {path.name: hash_files([path]) for path in folder.iterdir() if path.name != MANIFEST_FILE}
-        if manifest == manifest_of(found):
-            return None
-        wanted = json.loads(manifest)["sha256"]
-        odd = [name for name in (WEIGHTS_FILE, OPTIMIZER_FILE, BEST_FILE, STATE_FILE, LOG_FILE) if name in wanted]
-        first = next((name for name in odd if wanted[name] != found.get(name)), MANIFEST_FILE)
-    except FileNotFoundError:
+    """What is wrong with a checkpoint: its files must be what its manifest says, and that must be in its own form.
+
+    An error of the machine while reading is raised: it says nothing about the file.
+    """
+    manifest = folder / MANIFEST_FILE
+    if not manifest.exists():
         return f"{MANIFEST_FILE} is missing"
-    except (ValueError, KeyError, TypeError, OSError):
-        return f"{MANIFEST_FILE} cannot be read"
-    return f"{first} is missing" if not (folder / first).exists() else f"{first} is not what {MANIFEST_FILE} says"
+    try:
+        hashes = json.loads(manifest.read_bytes())["sha256"]
+        in_form = {*NEEDED} <= hashes.keys() and manifest.read_bytes() == manifest_of(hashes)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        in_form = False
+    if not in_form:
+        return f"{MANIFEST_FILE} is not as it was written"
+    for name in hashes:
+        if not (folder / name).exists():
+            return f"{name} is missing"
+        if hash_files([folder / name]) != hashes[name]:
+            return f"{name} is not what {MANIFEST_FILE} says"
+    return None
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -158,17 +168,22 @@ def last_checkpoint(run_dir: Path) -> Path | None:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """One that ``last_checkpoint`` has found whole."""
     best = folder / BEST_FILE
+    state = json.loads((folder / STATE_FILE).read_text("utf-8"))
+    if state.get("format") != FORMAT:
+        raise ConfigError(
+            f"{folder} has format {state.get('format')}, and this version reads format {FORMAT}. Finish the run with "
+            "the version that began it, or pass --overwrite to begin anew."
+        )
     return Checkpoint(
         weights=safetensors.torch.load_file(folder / WEIGHTS_FILE),
         optimizer=safetensors.torch.load_file(folder / OPTIMIZER_FILE),
         best=safetensors.torch.load_file(best) if best.exists() else None,
-        state=json.loads((folder / STATE_FILE).read_text("utf-8")),
+        state=state,
         log=(folder / LOG_FILE).read_bytes(),
     )
 
 
 def remove_checkpoints(run_dir: Path) -> None:
-    """Of a run that is replaced."""
+    """Of a run that is replaced. Damaged ones that were set aside stay."""
     for folder in checkpoints_of(run_dir):
         remove_folder(folder)
-    shutil.rmtree(run_dir / FOLDER, ignore_errors=True)

@@ -13,17 +13,18 @@ from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import Interrupted, TrainingError, counted
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
-from nlp_transfer.signals import Received, stop_when_asked
+from nlp_transfer.signals import RECEIVED, noting_stops, stop_when_asked
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.evaluate import predict_split, say_cut
 from nlp_transfer.training.log import Log
 from nlp_transfer.training.loop import StepResult, train_steps
 from nlp_transfer.training.parallel import from_main, in_any_process, refuse_different_weights
+from nlp_transfer.training.passes import advice_where_memory_ends
 from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
-from nlp_transfer.training.resume import made_of, made_with
-from nlp_transfer.training.saving import Saving
-from nlp_transfer.training.tracking import Trackers, refuse_missing_trackers
+from nlp_transfer.training.resume import Origin, made_of, made_with
+from nlp_transfer.training.saving import Saving, alone_in
+from nlp_transfer.training.tracking import Trackers
 from nlp_transfer.training.watchdog import naming_the_lost, set_timeout
 
 MAX_SKIPPED_IN_A_ROW = 10
@@ -51,7 +52,6 @@ def fit(
     when the run cannot go on; Interrupted when a signal stopped it, with a checkpoint written. The random number
     generators of Python, numpy and torch are set anew for every micro-batch.
     """
-    refuse_missing_trackers(config)
     set_timeout(config.process_timeout)
     metric = choose_metric(task, config)
     train, validation = (
@@ -63,25 +63,17 @@ def fit(
     say_cut(held_out, "validation", task.token_limit(model))
     trackers = Trackers(run.accelerator)
     log = Log(run_dir, run.state.progress, trackers, writes=run.accelerator.is_main_process)
-    origin = made_of(run, task, held_out, config, metric), made_with(run, config)
-    saving = Saving(run, run_dir, log, config.keep_checkpoints, *origin)
-    if not saving.begin(overwrite=overwrite):
-        accelerator = run.accelerator
-        log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
-    trackers.start(run_dir, config)
-    refuse_different_weights(run.accelerator, run.network)
-    with progress_bar("training", rows_left(run)) as bar, stop_when_asked() as received:
-        session = Session(run, task, train, Validation(held_out, validation, metric), config, log, saving, received)
-        try:
-            with naming_the_lost():
-                session.train(bar)
-        except Interrupted as stopped:
-            saving.save()
-            log.stopped(str(stopped))
-            step = run.state.progress.step
-            raise Interrupted(f"{stopped} at step {step:,}; the same command goes on from there") from None
-    trackers.end()
-    return saving.best_model()
+    origin = Origin(made_of(run, task, held_out, config, metric), made_with(run, config))
+    saving = Saving(run, run_dir, log, config.keep_checkpoints, origin)
+    session = Session(run, task, train, Validation(held_out, validation, metric), config, log, saving)
+    with noting_stops(run_dir), naming_the_lost(), advice_where_memory_ends(), alone_in(run_dir):
+        if not saving.begin(overwrite=overwrite):
+            accelerator = run.accelerator
+            log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
+        refuse_different_weights(run.accelerator, run.network)
+        with trackers.running(run_dir, config):
+            session.train_until_asked()
+        return saving.best_model()
 
 
 def rows_left(run: Run) -> int:
@@ -111,7 +103,17 @@ class Session(Generic[E, P]):
     config: TrainingConfig
     log: Log
     saving: Saving
-    received: Received
+
+    def train_until_asked(self) -> None:
+        """Raises Interrupted, with a checkpoint written, when a signal has come to any process."""
+        with progress_bar("training", rows_left(self.run)) as bar, stop_when_asked():
+            try:
+                self.train(bar)
+            except Interrupted as stopped:
+                self.saving.save()
+                step = self.run.state.progress.step
+                raise Interrupted(f"{stopped} at step {step:,}; the same command goes on from there") from None
+        self._look_for_signals()  # one may have come after the last look
 
     def train(self, bar: Bar) -> None:
         progress = self.run.state.progress
@@ -166,8 +168,8 @@ class Session(Generic[E, P]):
 
     def _look_for_signals(self) -> None:
         """Raises Interrupted in all processes at the same place if a signal has come to one of them."""
-        if in_any_process(self.received.name is not None):
-            raise Interrupted(f"by {self.received.name or 'a signal to another process'}")
+        if in_any_process(RECEIVED.name is not None):
+            raise Interrupted(f"by {RECEIVED.name or 'a signal to another process'}")
 
     def _judge(self, result: StepResult) -> None:
         """Say that a step was left out; raises TrainingError where the run shall stop or cannot get on."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nlp_transfer.durable import append_line, replace_file
+from nlp_transfer.errors import ConfigError
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import Bar, say
+from nlp_transfer.signals import STOPPED_FILE
 from nlp_transfer.training.checkpointing import LOG_FILE, remove_checkpoints
 from nlp_transfer.training.defaults import TrainingPlan
 from nlp_transfer.training.loop import StepResult
@@ -21,7 +23,6 @@ CONFIG_FILE = "config.json"
 SPLITS_FILE = "splits.json"
 DATA_FILE = "data.json"
 TIMES_FILE = "times.jsonl"
-STOPPED_FILE = "stopped.json"
 METRICS_FILE = "metrics.json"
 """Its presence says that a run is finished."""
 
@@ -111,12 +112,6 @@ class Log:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
         say(f"epoch {progress.epoch}: mean loss {loss:.3f}, validation {shown}")
 
-    def stopped(self, by: str) -> None:
-        """For a scheduler's script, which may not see the exit code of a process behind a launcher."""
-        if self._writes:
-            line = {"by": by, "step": self._progress.step}
-            replace_file(self._run_dir / STOPPED_FILE, (json.dumps(line) + "\n").encode())
-
     def _take_over(self, log: bytes) -> None:
         (self._run_dir / STOPPED_FILE).unlink(missing_ok=True)
         for name in (CONFIG_FILE, SPLITS_FILE, DATA_FILE):
@@ -133,6 +128,12 @@ class Log:
         self._progress.seconds, self._since = self._progress.seconds + now - self._since, now
         if self._writes:
             append_line(self._run_dir / TIMES_FILE, json.dumps(line | {"seconds": round(self._progress.seconds, 2)}))
+
+
+def refuse_finished(run_dir: Path, *, overwrite: bool) -> None:
+    """Raises ConfigError for a folder that holds a finished run."""
+    if (run_dir / METRICS_FILE).exists() and not overwrite:
+        raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
 
 
 def finite(value: float) -> float | None:

@@ -108,13 +108,20 @@ def take_step(
     sum_gradients(accelerator, state.network)
     loss = accelerator.reduce(losses.sum(), reduction="sum")
     grad_norm = whole(accelerator.clip_grad_norm_(state.network.parameters(), max_grad_norm))
-    scaled = accelerator.scaler is not None  # fp16, where an overflow of the gradient is part of finding the scale
-    is_finite = bool(loss.isfinite()) and (scaled or bool(grad_norm.isfinite()))
-    if is_finite or scaled:
-        state.optimizer.step()
+    has_loss, has_gradient = bool(loss.isfinite()), bool(grad_norm.isfinite())
+    if has_loss and (has_gradient or accelerator.scaler is not None):
+        state.optimizer.step()  # in fp16 the scaler looks for an overflow, leaves the step out and scales less
+    elif accelerator.scaler is not None:
+        accelerator.scaler.update()
     state.optimizer.zero_grad()
-    moved = is_finite and not accelerator.optimizer_step_was_skipped
+    is_finite = has_loss and (has_gradient or still_scales(accelerator))
+    moved = has_loss and has_gradient and not accelerator.optimizer_step_was_skipped
     return loss, grad_norm, moved, () if is_finite else suspects_of(accelerator, step, losses)
+
+
+def still_scales(accelerator: Accelerator) -> bool:
+    """Whether an fp16 gradient that is not finite may be the scaler's doing: it then scales by less."""
+    return accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
 
 
 def suspects_of(accelerator: Accelerator, step: Step, losses: Tensor) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nlp_transfer.adapters.trainable import trainable_state
@@ -21,6 +21,8 @@ from nlp_transfer.training.processes import processes
 
 T = TypeVar("T")
 
+BUCKET = 2**24
+
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether each process holds a part of the network (FSDP2) and not all of it."""
@@ -28,21 +30,20 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def shard(accelerator: Accelerator, network: nn.Module) -> None:
-    """Spread the weights over the processes, the layers of the encoder one by one, as accelerate's FSDP settings say.
+    """Spread the weights over the processes, the layers of the encoder one by one. Of accelerate's FSDP settings,
+    ``reshard_after_forward`` is read.
 
     Before the optimizer is made, so that it holds the parts. (accelerate's own way swaps them in an optimizer of whole
     weights, and fails for encoders when layers are wrapped one by one.) Weights and gradients stay in fp32, also where
     matrix products are computed in another type, so that the result is that of one process.
     """
-    plugin = accelerator.state.fsdp_plugin
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for module in (*repeated_layers(network), network):
         fully_shard(
             module,
             mesh=mesh,
-            reshard_after_forward=plugin.reshard_after_forward,
+            reshard_after_forward=accelerator.state.fsdp_plugin.reshard_after_forward,
             mp_policy=MixedPrecisionPolicy(),
-            offload_policy=plugin.cpu_offload or OffloadPolicy(),
         )
 
 
@@ -75,10 +76,23 @@ def sum_gradients(accelerator: Accelerator, network: nn.Module) -> None:
     if accelerator.num_processes == 1 or is_sharded(accelerator):
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    for bucket in buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Groups of about ``BUCKET`` numbers: few messages, and no second copy of everything."""
+    group: list[Tensor] = []
+    for tensor in tensors:
+        group.append(tensor)
+        if sum(one.numel() for one in group) >= BUCKET:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -103,6 +117,35 @@ def from_main(value: T) -> T:
     if processes().num_processes > 1:
         broadcast_object_list(values)
     return values[0]  # type: ignore[no-any-return]
+
+
+def by_main(work: Callable[[], T]) -> T:
+    """Do it in the main process alone; what that returns, or raises, all processes do. All must call it."""
+    result: Any = None
+    error: Exception | None = None
+    if processes().is_main_process:
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the others must not wait for ever
+            error = raised
+    result, error = from_main((result, error))
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def tensors_from_main(tensors: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of the main process, one by one, so that a process never holds all of them twice."""
+    shapes = from_main({name: (tensor.shape, tensor.dtype) for name, tensor in (tensors or {}).items()})
+    group = processes()
+    for name, (shape, dtype) in shapes.items():
+        if group.num_processes == 1:
+            yield name, cast(Mapping[str, Tensor], tensors)[name]
+            continue
+        empty = torch.empty(shape, dtype=dtype, device=group.device)
+        sent = tensors[name].to(group.device) if tensors and group.is_main_process else empty
+        dist.broadcast(sent, src=0)
+        yield name, sent
 
 
 def in_any_process(flag: bool) -> bool:

@@ -4,25 +4,47 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import Tensor
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nlp_transfer.data.encoded import Batch
-from nlp_transfer.errors import TrainingError, counted
+from nlp_transfer.errors import TrainingError, counted, first_line
 from nlp_transfer.reporting.progress import say_of_this_process
 from nlp_transfer.training.parallel import is_sharded
 from nlp_transfer.training.state import TrainState
 
+ADVICE = "Take a smaller training.batch_tokens or task.max_tokens, or training.gradient_checkpointing."
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """Takes logits and labels, gives the loss summed over targets, of shape ``()``."""
+
+
+OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+"""What torch says where it has no type for it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def advice_where_memory_ends() -> Iterator[None]:
+    """For what cannot be made in parts: the sum over processes, the optimizer's step, validation."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TrainingError) or not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"Memory ran out ({first_line(error).split('. ')[0]}). {ADVICE}") from error
 
 
 def add_gradients(
@@ -50,9 +72,9 @@ def add_gradients(
             ]
             return torch.stack(losses)
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
-            reason = str(error).split(". ")[0]
+            reason = first_line(error).split(". ")[0]
         state.optimizer.zero_grad()
         gc.collect()  # the exception held what the passes had computed
         clear_device_cache()
@@ -74,7 +96,7 @@ def backward(
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
         part = batch.part(start, stop)
-        with same_draws(start, stop, batch):
+        with same_draws(start, stop, batch, state.network):
             # accelerate casts, gives logits in fp32, and scales for fp16
             loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
             accelerator.backward(loss * weight)
@@ -99,10 +121,7 @@ def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int 
     width = max(batch.width for batch in batches)
     if is_sharded(accelerator) or max(at_once) == 1:
         what = "a sharded network" if is_sharded(accelerator) else f"a single row of {counted(width, 'token')}"
-        raise TrainingError(
-            f"Memory ran out ({reason}) for {what}, and the passes cannot be made smaller. Take a smaller "
-            "training.batch_tokens or task.max_tokens, or training.gradient_checkpointing."
-        )
+        raise TrainingError(f"Memory ran out ({reason}) for {what}, and the passes cannot be made smaller. {ADVICE}")
     wanted = max(rows * batch.width for rows, batch in zip(at_once, batches, strict=True)) // 2
     say_of_this_process(
         f"Memory ran out ({reason}): from here on a forward pass holds at most {wanted:,} tokens. The steps hold the "
@@ -111,8 +130,10 @@ def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int 
     return wanted
 
 
-def same_draws(start: int, stop: int, batch: Batch) -> AbstractContextManager[Any]:
-    return nullcontext() if stop - start == batch.num_rows else DropoutOfPart(start, stop, batch)
+def same_draws(start: int, stop: int, batch: Batch, network: nn.Module) -> AbstractContextManager[Any]:
+    if stop - start == batch.num_rows:
+        return nullcontext()
+    return DropoutOfPart(start, stop, batch, rows_second=network.config.model_type == "xlnet")  # type: ignore[union-attr]
 
 
 class DropoutOfPart(TorchFunctionMode):
@@ -120,9 +141,10 @@ class DropoutOfPart(TorchFunctionMode):
     got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws anew.
     """
 
-    def __init__(self, start: int, stop: int, batch: Batch) -> None:
+    def __init__(self, start: int, stop: int, batch: Batch, *, rows_second: bool = False) -> None:
         super().__init__()
         self._start, self._stop, self._num_rows, self._width = start, stop, batch.num_rows, batch.width
+        self._rows_second = rows_second
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -137,12 +159,17 @@ class DropoutOfPart(TorchFunctionMode):
         if dim is None or not training:
             return F.dropout(input, p, training, inplace)
         shape = [self._num_rows if d == dim else size for d, size in enumerate(input.shape)]
-        kept = F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), p, True)
-        return input * kept.narrow(dim, self._start, rows)
+        drawn = F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), p, True)
+        kept = drawn.narrow(dim, self._start, rows) != 0  # the backward pass holds this, and not the draw for all rows
+        scale = torch.ones((), dtype=input.dtype).div_(1 - p).item()
+        return torch.where(kept, input * scale, torch.zeros((), dtype=input.dtype, device=input.device))
 
     def _rows_of(self, input: Tensor) -> int | None:  # noqa: A002
-        """The dimension of the rows: the first, in XLNet the second; None for what all rows share."""
+        """The dimension of the rows: the first, in XLNet's layers the second; None for what all rows share."""
         rows = self._stop - self._start
         if rows == 1 and input.dim() == 3 and input.shape[0] == 1 and input.shape[1] != self._width:
-            return None  # DeBERTa's relative positions, which come in a batch of one
-        return next((dim for dim in (0, 1) if input.dim() > dim and input.shape[dim] == rows), None)
+            # DeBERTa's relative positions, which come in a batch of one. (A single row that is as long as their table
+            # is taken for them, and draws anew.)
+            return None
+        dim = 1 if self._rows_second and input.dim() == 3 else 0
+        return dim if input.dim() > dim and input.shape[dim] == rows else None

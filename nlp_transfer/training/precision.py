@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import MixedPrecision, TrainingConfig
@@ -26,8 +27,8 @@ def make_accelerator(config: TrainingConfig, run_dir: Path | None = None) -> Acc
     accelerator = Accelerator(
         mixed_precision=chosen,
         gradient_accumulation_plugin=once,
-        log_with=list(config.trackers) or None,
-        project_dir=run_dir if config.trackers else None,
+        log_with=(list(config.trackers) or None) if run_dir else None,
+        project_dir=run_dir,
     )
     shard_on_cpu(accelerator)
     kind = accelerator.distributed_type
@@ -36,6 +37,8 @@ def make_accelerator(config: TrainingConfig, run_dir: Path | None = None) -> Acc
             f"accelerate is configured for {kind.value}, which is not supported; take one process, several with a "
             "whole copy of the network each (MULTI_GPU, MULTI_CPU), or FSDP with fsdp_version 2."
         )
+    if kind == DistributedType.FSDP and isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
+        raise ConfigError("accelerate is configured to offload FSDP's weights to the CPU, which is not supported.")
     return accelerator
 
 

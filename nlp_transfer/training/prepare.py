@@ -26,6 +26,7 @@ from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.parallel import is_sharded, shard
 from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.state import Progress, TrainState
+from nlp_transfer.training.tracking import refuse_missing_trackers
 
 LORA_DROPOUT = "lora_dropout"
 
@@ -48,14 +49,17 @@ class Run:
     @property
     def network(self) -> nn.Module:
         """The network without what accelerate puts around it."""
-        inner: nn.Module = self.accelerator.unwrap_model(self.state.network)
+        inner: nn.Module = self.accelerator.unwrap_model(self.state.network, keep_torch_compile=False)
         return inner
 
 
 def prepare(
     model: Model, task: Task[E, P], train: Sequence[E], config: TrainingConfig, run_dir: Path | None = None
 ) -> Run:
-    """Encode the training part, plan the run, and hand network and optimizer to accelerate."""
+    """Encode the training part, plan the run, and hand network and optimizer to accelerate. Trackers write to
+    ``run_dir``; without one there are none.
+    """
+    refuse_missing_trackers(config)
     accelerator = make_accelerator(config, run_dir)
     split = task.encode(train, model)
     say_cut(split, "train", task.token_limit(model))

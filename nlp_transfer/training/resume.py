@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -18,43 +18,63 @@ from nlp_transfer import __version__
 from nlp_transfer.adapters.lora import adapter_settings
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.fingerprints import code_sha256, hash_json
+from nlp_transfer.labels import LabelSet
 from nlp_transfer.tasks.base import Task
-from nlp_transfer.training.checkpointing import Checkpoint, Tensors
+from nlp_transfer.training.checkpointing import FORMAT, Checkpoint, Tensors
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan
-from nlp_transfer.training.parallel import gathered, is_sharded, own_part, weights_of, whole
+from nlp_transfer.training.parallel import gathered, is_sharded, own_part, tensors_from_main, weights_of, whole
 from nlp_transfer.training.prepare import Run
+from nlp_transfer.training.processes import processes
 
 PLANNED = ("num_epochs", "learning_rate")
 """Settings that the plan holds, chosen or given."""
-MAY_CHANGE = (
-    "batch_size",
-    "batch_tokens",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "on_nonfinite",
-    "save_every",
-    "keep_checkpoints",
-    "dataloader_num_workers",
-    "process_timeout",
-    "trackers",
-)
-"""Settings that leave the result as it is, up to rounding and the draws of dropout, as long as the steps hold the same
-rows."""
+PASSES = ("batch_size", "batch_tokens", "gradient_accumulation_steps", "gradient_checkpointing")
+"""Settings that say how a step is computed. Which rows it holds must stay."""
+HANDLING = ("on_nonfinite", "save_every", "keep_checkpoints", "dataloader_num_workers", "process_timeout", "trackers")
+"""Settings that leave the result as it is. (A step that is left out is so in either case of on_nonfinite.)"""
 MAX_SHOWN = 40
-"""Longer values, such as hashes, are cut in messages."""
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers")
+"""Of a value, in a message."""
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
-def capture(run: Run, best: Tensors | None, log: bytes, **origin: Any) -> Checkpoint:
-    """With ``origin``, what the run is made of and with. All processes must call it: each may hold a part."""
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made of, which must stay, and what it is made with, which may change and is printed then."""
+
+    made_of: dict[str, Any]
+    made_with: dict[str, dict[str, Any]]
+
+    def changes(self, state: Mapping[str, Any]) -> str:
+        """Sentences on what is other than in a checkpoint; empty if nothing is."""
+        before = state["made_with"]
+        said = ""
+        for kind, effect in EFFECTS.items():
+            if changed := differences(before.get(kind, {}), self.made_with[kind]):
+                said += f" Other than before: {', '.join(changed)} ({effect})."
+        limits = [limit for limit in state["max_tokens"] if limit is not None]
+        return said + (f" A forward pass holds at most {min(limits):,} tokens, as found before." if limits else "")
+
+
+EFFECTS = {
+    "code": "the result may differ",
+    "machine": "the result may differ in rounding",
+    "passes": "the result may differ in rounding and in what dropout leaves out",
+    "handling": "the result stays the same",
+}
+
+
+def capture(run: Run, best: Tensors | None, log: bytes, origin: Origin) -> Checkpoint:
+    """All processes must call it: each may hold a part. What the others hold is kept in the main one alone."""
     weights, scaler = weights_of(run.network), run.accelerator.scaler
     progress = gathered(asdict(run.state.progress))
     state = {
+        "format": FORMAT,
         "progress": progress[0],
         "max_tokens": [one["max_tokens"] for one in progress],
         "scaler": scaler.state_dict() if scaler is not None else None,
-        **origin,
+        "made_of": origin.made_of,
+        "made_with": origin.made_with,
     }
     return Checkpoint(
         weights=on_cpu(weights),
@@ -65,28 +85,35 @@ def capture(run: Run, best: Tensors | None, log: bytes, **origin: Any) -> Checkp
     )
 
 
-def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Put the run where the checkpoint was made."""
+def restore(run: Run, state: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+    """Put the run where a checkpoint was made; the main process has it, all have its state."""
     weights = weights_of(run.network)
     with torch.no_grad():
-        for name, parameter in weights.items():
-            parameter.copy_(own_part(checkpoint.weights[name], parameter))
-    set_optimizer_state(weights, run.state.optimizer.optimizer, checkpoint.optimizer)
-    state = checkpoint.state
+        for name, saved in tensors_from_main(checkpoint.weights if checkpoint else None):
+            weights[name].copy_(own_part(saved, weights[name]))
+    optimizer = run.state.optimizer.optimizer
+    for key, saved in tensors_from_main(checkpoint.optimizer if checkpoint else None):
+        name, _, quantity = key.rpartition("/")
+        # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
+        # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
+        own = own_part(saved, weights[name]) if saved.shape == weights[name].shape else saved.cpu()
+        optimizer.state[weights[name]][quantity] = own.clone()
+    progress = run.state.progress
     for name, value in state["progress"].items():
-        setattr(run.state.progress, name, value)
+        setattr(progress, name, value)
     limits = state["max_tokens"]
-    own = run.accelerator.process_index
-    known = [limit for limit in limits if limit is not None]
     as_many = len(limits) == run.accelerator.num_processes
-    run.state.progress.max_tokens = limits[own] if as_many else min(known, default=None)
+    known = [limit for limit in limits if limit is not None]
+    progress.max_tokens = limits[run.accelerator.process_index] if as_many else min(known, default=None)
     if run.accelerator.scaler is not None and state["scaler"] is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole, and copies: the originals go on changing."""
-    return {name: whole(tensor).detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    """Whole, and copies, since the originals go on changing; in the main process. The others only help to gather."""
+    keeps = processes().is_main_process
+    gathered_up = ((name, whole(tensor).detach()) for name, tensor in tensors.items())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in gathered_up if keeps}
 
 
 def optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
@@ -99,46 +126,44 @@ def optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer) -
     }
 
 
-def set_optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer, saved: Tensors) -> None:
-    for key, value in saved.items():
-        name, _, quantity = key.rpartition("/")
-        parameter = weights[name]
-        # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
-        # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
-        own = own_part(value, parameter) if value.shape == parameter.shape else value
-        optimizer.state[parameter][quantity] = own.clone()
-
-
 def made_of(
     run: Run, task: Task[Any, Any], held_out: EncodedSplit, config: TrainingConfig, metric: str
 ) -> dict[str, Any]:
     """All that decides about the result. A run goes on only from a checkpoint that was made of the same."""
     model = run.model
-    settings = {name: value for name, value in asdict(config).items() if name not in (*PLANNED, *MAY_CHANGE)}
+    settings = {name: value for name, value in asdict(config).items() if name not in (*PLANNED, *PASSES, *HANDLING)}
     shapes = [[name, list(p.shape)] for name, p in model.network.named_parameters() if p.requires_grad]
     return {
         "checkpoint": {"encoder": model.origin.encoder_sha256, "tokenizer": model.origin.tokenizer_sha256},
         "adapter": {"kind": model.adapter, **adapter_settings(model), "weights": hash_json(shapes)},
-        "task": {"name": task.name, **{f.name: repr(getattr(task, f.name)) for f in fields(task) if f.compare}},
-        "train": hash_split(run.split),
-        "validation": hash_split(held_out),
+        "task": {"name": task.name, **{f.name: plain(getattr(task, f.name)) for f in fields(task) if f.compare}},
+        "train data": hash_split(run.split),
+        "validation data": hash_split(held_out),
         "training": settings | {"selection_metric": metric, "mixed_precision": run.accelerator.mixed_precision},
         "plan": {name: getattr(run.plan, name) for name in (*PLANNED, "num_steps")},
         "rows of the steps": hash_steps(run.plan),
     }
 
 
-def made_with(run: Run, config: TrainingConfig) -> dict[str, Any]:
-    """What may change the rounding of the result, and what does not matter to it."""
+def made_with(run: Run, config: TrainingConfig) -> dict[str, dict[str, Any]]:
+    """By what a change does to the result: see ``EFFECTS``."""
+    device = run.accelerator.device
     return {
-        "nlp_transfer": f"{__version__} ({code_sha256()[:12]})",
-        **{name: version(name) for name in LIBRARIES},
-        "machine": platform.machine(),
-        "device": str(run.accelerator.device.type),
-        "threads": torch.get_num_threads(),
-        "processes": run.accelerator.num_processes,
-        "sharded": is_sharded(run.accelerator),
-        "settings": {name: getattr(config, name) for name in MAY_CHANGE},
+        "code": {"nlp_transfer": f"{__version__} ({code_sha256()[:12]})"},
+        "machine": {
+            **{name: version(name) for name in LIBRARIES},
+            "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "cuda": torch.version.cuda,
+            "attention": run.model.network.config._attn_implementation,
+            "threads": torch.get_num_threads(),
+        },
+        "passes": {
+            "processes": run.accelerator.num_processes,
+            "sharded": is_sharded(run.accelerator),
+            **{name: getattr(config, name) for name in PASSES},
+        },
+        "handling": {name: getattr(config, name) for name in HANDLING},
     }
 
 
@@ -155,11 +180,18 @@ def hash_steps(plan: TrainingPlan) -> str:
     return hash_json([[i for rows in step.micro_batches for i in rows] for step in plan.batches.steps(0)])
 
 
+def plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, LabelSet):
+        return list(value.names)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``name: before → now`` for each value that differs, nested ones under ``name.inner``."""
+    """``name old → new`` for each value that differs, nested ones under ``name.inner``."""
     old, new = dict(flat(before)), dict(flat(now))
     return [
-        f"{name} {shown(old.get(name))} → {shown(new.get(name))}"
+        f"{name} {' → '.join(shown(old.get(name), new.get(name)))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
@@ -170,9 +202,15 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
+            yield f"{prefix}{name}", plain(value)
 
 
-def shown(value: Any) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) > MAX_SHOWN else text
+def shown(old: Any, new: Any) -> list[str]:
+    """Long values from a little before where they begin to differ."""
+    texts = [str(old), str(new)]
+    if max(map(len, texts)) <= MAX_SHOWN:
+        return texts
+    differing = (i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
+    start = max(0, next(differing, min(map(len, texts))) - 12)
+    stop = start + MAX_SHOWN
+    return [f"{'…' * (start > 0)}{text[start:stop]}{'…' * (len(text) > stop)}" for text in texts]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.checkpoints import Model
@@ -22,10 +25,14 @@ from nlp_transfer.training.checkpointing import (
     read_checkpoint,
     write_checkpoint,
 )
-from nlp_transfer.training.log import METRICS_FILE, Log
-from nlp_transfer.training.parallel import from_main, weights_of
+from nlp_transfer.training.log import METRICS_FILE, Log, refuse_finished
+from nlp_transfer.training.parallel import by_main, from_main, gathered, tensors_from_main, weights_of
 from nlp_transfer.training.prepare import Run
-from nlp_transfer.training.resume import capture, differences, on_cpu, restore
+from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
+
+LOCK_FILE = ".lock"
+LOCK_PATIENCE = 5.0
+"""Seconds to wait for a run in the same folder that is just ending."""
 
 
 class Saving:
@@ -33,38 +40,46 @@ class Saving:
     main one reads and writes.
     """
 
-    def __init__(
-        self, run: Run, run_dir: Path, log: Log, keep: int, made_of: dict[str, Any], made_with: dict[str, Any]
-    ) -> None:
-        self._run, self._run_dir, self._log, self._keep = run, run_dir, log, keep
-        self._origin = {"made_of": made_of, "made_with": made_with}
+    def __init__(self, run: Run, run_dir: Path, log: Log, keep: int, origin: Origin) -> None:
+        self._run, self._run_dir, self._log, self._keep, self._origin = run, run_dir, log, keep, origin
+        self._found: Checkpoint | None = None
         self._best: Tensors | None = None
         self._last = ""
 
     def begin(self, *, overwrite: bool) -> bool:
         """Go on from the last checkpoint of the same run; where there is none, begin anew. Gives whether it goes on.
 
-        Raises ConfigError where the folder holds an unfinished run that was made of something else, unless
-        ``overwrite``.
+        Raises ConfigError where the folder holds a finished run, or an unfinished one that was made of something else,
+        unless ``overwrite``; and where the processes were given different settings or data.
         """
-        found = from_main(self._find(overwrite) if self._run.accelerator.is_main_process else None)
-        if isinstance(found, ConfigError):
-            raise found
-        if found is None:
-            self._log.start_anew()
+        self._refuse_different_processes()
+        state = by_main(lambda: self._find(overwrite))
+        if state is None:
+            by_main(self._log.start_anew)
             return False
-        restore(self._run, found)
+        restore(self._run, state, self._found)
         progress = self._run.state.progress
-        self._best, self._last = found.best, checkpoint_name(progress.step, progress.validated)
-        self._log.go_on(found.log)
-        changed = differences(found.state["made_with"], self._origin["made_with"])
-        say(
-            f"Going on from step {progress.step:,} of {self._run.plan.num_steps:,}."
-            + (f" Other than before: {', '.join(changed)}. The result may differ in rounding." if changed else "")
-        )
+        self._last = checkpoint_name(progress.step, progress.validated)
+        if self._found is not None:
+            self._best = self._found.best
+        by_main(lambda: self._log.go_on(self._found.log if self._found else b""))
+        self._found = None
+        say(f"Going on from step {progress.step:,} of {self._run.plan.num_steps:,}.{self._origin.changes(state)}")
         return True
 
-    def _find(self, overwrite: bool) -> Checkpoint | ConfigError | None:
+    def _refuse_different_processes(self) -> None:
+        """Gradients are summed over processes, so nothing else would ever tell."""
+        first, *others = gathered(self._origin.made_of)
+        for process, other in enumerate(others, start=1):
+            if changed := differences(first, other):
+                raise ConfigError(
+                    f"Process {process} was started with other settings or data than process 0: {'; '.join(changed)}. "
+                    "Start all processes with the same command, on machines that hold the same files."
+                )
+
+    def _find(self, overwrite: bool) -> dict[str, Any] | None:
+        """Reads the checkpoint to go on from, and gives its state."""
+        refuse_finished(self._run_dir, overwrite=overwrite)
         if (self._run_dir / METRICS_FILE).exists():
             return None
         some = bool(checkpoints_of(self._run_dir))
@@ -73,14 +88,14 @@ class Saving:
             if some:
                 say("No whole checkpoint is left: the run begins anew.")
             return None
-        checkpoint = read_checkpoint(folder)
-        changed = differences(checkpoint.state["made_of"], self._origin["made_of"])
+        self._found = read_checkpoint(folder)
+        changed = differences(self._found.state["made_of"], self._origin.made_of)
         if not changed:
-            return checkpoint
+            return self._found.state
         if overwrite:
             say(f"{self._run_dir} holds an unfinished run with other settings or data, which is replaced.")
             return None
-        return ConfigError(
+        raise ConfigError(
             f"{self._run_dir} holds an unfinished run that was made of something else: {'; '.join(changed)}. To finish "
             "it, take the old settings and data; to replace it, pass --overwrite; or name another --run-dir."
         )
@@ -94,15 +109,8 @@ class Saving:
         name = checkpoint_name(progress.step, progress.validated)
         if name == self._last:
             return
-        checkpoint = capture(self._run, self._best, self._log.content(), **self._origin)
-        problem = None
-        if self._run.accelerator.is_main_process:
-            try:
-                write_checkpoint(checkpoint, self._run_dir / FOLDER / name, keep=self._keep)
-            except (OSError, TrainingError) as error:
-                problem = error
-        if raised := from_main(problem):
-            raise raised
+        checkpoint = capture(self._run, self._best, self._log.content(), self._origin)
+        by_main(lambda: write_checkpoint(checkpoint, self._run_dir / FOLDER / name, keep=self._keep))
         self._last = name
 
     def keep_best(self) -> None:
@@ -111,12 +119,35 @@ class Saving:
 
     def best_model(self) -> Model:
         """The model as it was after its best epoch."""
-        run, best = self._run, self._best
-        if best is None:
+        run = self._run
+        if not from_main(self._best is not None):
             raise TrainingError("No epoch was finished, so there is no model.")
-        network = run.model.network
-        run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False)
+        run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False, keep_torch_compile=False)
+        weights = trainable_state(run.model.network)
         with torch.no_grad():
-            for name, parameter in trainable_state(network).items():
-                parameter.copy_(best[name])
-        return replace(run.model, network=network.eval())
+            for name, tensor in tensors_from_main(self._best):
+                weights[name].copy_(tensor)
+        return replace(run.model, network=run.model.network.eval())
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Raises ConfigError where another run is at work in the folder: a job that was queued again, or typed twice."""
+    lock = FileLock(run_dir / LOCK_FILE, timeout=LOCK_PATIENCE)
+
+    def acquire() -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"Another run is at work in {run_dir}. Wait for its end, or name another folder."
+            ) from None
+        except NotImplementedError:
+            say(f"{run_dir} lies where files cannot be locked: see that no other run writes there.")
+
+    by_main(acquire)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,14 +35,17 @@ class Trackers:
 
     accelerator: Accelerator
 
-    def start(self, run_dir: Path, config: TrainingConfig) -> None:
-        """The project is named after the folder that the run's lies in, the run after its own."""
-        if config.trackers:
+    @contextmanager
+    def running(self, run_dir: Path, config: TrainingConfig) -> Iterator[None]:
+        """The project is named after the run folder. (accelerate would start W&B and Trackio in every process.)"""
+        if config.trackers and self.accelerator.is_main_process:
             self.accelerator.init_trackers(run_dir.name, config={k: str(v) for k, v in asdict(config).items()})
+        try:
+            yield
+        finally:
+            for tracker in self.accelerator.trackers:  # accelerate's own end_training ends the group of processes too
+                tracker.finish()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self.accelerator.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
-
-    def end(self) -> None:
-        for tracker in self.accelerator.trackers:  # accelerate's own end_training ends the group of processes too
-            tracker.finish()
+        if self.accelerator.trackers:
+            self.accelerator.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)

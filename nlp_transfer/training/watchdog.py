@@ -8,7 +8,6 @@ those of the others.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
+import psutil
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from nlp_transfer.errors import EXIT_FAILURE, TrainingError
@@ -35,8 +35,9 @@ class Watchdog:
         self.process, self.num_processes = process, num_processes
         self.timeout: float | None = None
         """Seconds of silence that end the run; None before it begins."""
-        self._host = socket.gethostname()
+        self._own_name = f"{os.getpid()} {psutil.Process().create_time()} {socket.gethostname()}"
         self._beat = 0
+        self._looked = self._answered = time.monotonic()
         self._signs = [""] * num_processes
         self._seen = [time.monotonic()] * num_processes
         self._ended = threading.Event()
@@ -69,7 +70,7 @@ class Watchdog:
         sign = self._signs[other]
         if sign == LEFT:
             return f"Process {other} of {self.num_processes} has ended before the others"
-        who = f" (pid {sign.split()[1]} on {sign.split()[2]})" if sign else ""
+        who = f" (pid {sign.split()[1]} on {sign.split()[3]})" if sign else ""
         silence = time.monotonic() - self._seen[other]
         return (
             f"Process {other} of {self.num_processes}{who} has given no sign of life for {silence:.0f} s: it was "
@@ -79,13 +80,26 @@ class Watchdog:
     def _run(self) -> None:
         while not self._ended.wait(BEAT):
             self._beat += 1
-            with suppress(DistError, RuntimeError):  # the process that holds the store may be the lost one
-                self._store.set(self._key(self.process), f"{self._beat} {os.getpid()} {self._host}")
+            if time.monotonic() - self._looked > SILENT:  # this process was frozen itself, maybe with the others
+                self._seen = [time.monotonic()] * self.num_processes
+                self._answered = time.monotonic()
+            self._looked = time.monotonic()
+            with suppress(DistError, RuntimeError):
+                self._store.set(self._key(self.process), f"{self._beat} {self._own_name}")
                 self._look()
+                self._answered = time.monotonic()
             if self.timeout is not None:
-                silent = [other for other in self.lost(self.timeout) if self._signs[other] != LEFT]
-                if silent:
-                    self._end_run(silent)
+                self._judge(self.timeout)
+
+    def _judge(self, timeout: float) -> None:
+        """The main thread waits in a collective and cannot be woken, so the process ends from here."""
+        silent = [other for other in self.lost(timeout) if self._signs[other] != LEFT]
+        if time.monotonic() - self._answered > timeout:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            holder = self.described(0) if 0 in silent else f"The store at {place} does not answer"
+            self._end_run(f"{holder}. {ADVICE}", silent[:1] if silent == [0] else [])
+        elif silent:
+            self._end_run(f"{self.described(silent[0])}. {ADVICE}", silent)
 
     def _look(self) -> None:
         for other in range(self.num_processes):
@@ -95,20 +109,20 @@ class Watchdog:
             if sign != self._signs[other]:
                 self._signs[other], self._seen[other] = sign, time.monotonic()
 
-    def _end_run(self, silent: list[int]) -> None:
-        """The main thread waits in a collective and cannot be woken, so the process ends from here."""
+    def _end_run(self, message: str, silent: list[int]) -> None:
         if self.process == min(set(range(self.num_processes)) - set(silent)):
-            print(f"error: {self.described(silent[0])}. {ADVICE}", file=sys.stderr, flush=True)
+            print(f"error: {message}", file=sys.stderr, flush=True)
         for other in silent:
             self._kill(other)
         os._exit(EXIT_FAILURE)
 
     def _kill(self, other: int) -> None:
-        """A frozen process of this machine, which would keep the launcher waiting."""
-        _, pid, host = [*self._signs[other].split(), "", "", ""][:3]
-        if host == self._host and pid.isdigit():
-            with suppress(OSError):
-                os.kill(int(pid), signal.SIGKILL)
+        """A frozen process of this machine, which would keep the launcher waiting; by its pid and when it began."""
+        _, pid, began, host = [*self._signs[other].split(), "", "", "", ""][:4]
+        with suppress(psutil.Error, OSError, ValueError):
+            process = psutil.Process(int(pid))
+            if host == socket.gethostname() and str(process.create_time()) == began:
+                process.kill()
 
     def _key(self, process: int) -> str:
         return f"nlp_transfer/sign_of_life/{process}"

@@ -101,3 +101,42 @@ def test_a_dead_or_frozen_process_ends_the_run_by_name_and_the_command_goes_on(c
     again = subprocess.run(words, check=False, capture_output=True, text=True, env=variables, timeout=300)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "Going on from step" in again.stderr
+
+
+def test_processes_with_other_data_are_refused_by_name(checkpoint, tsv, tmp_path):
+    """Gradients are summed, so that the weights would stay equal and nobody would ever know."""
+    lines = tsv.read_text().splitlines()
+    other = tmp_path / "other.tsv"
+    other.write_text("\n".join([lines[0], *(f"so {line}" for line in lines[1:])]) + "\n")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "import nlp_transfer as nt\n"
+        "from pathlib import Path\n"
+        "from tests.promises import stopped_runs\n"
+        "try:\n"
+        "    stopped_runs.train(sys.argv[1], Path(sys.argv[2 + int(os.environ['RANK'])]), {}, Path(sys.argv[4]))\n"
+        "except nt.ConfigError as error:\n"
+        "    print('refused:', error)\n"
+    )
+    said = launch(2, program, checkpoint, tsv, other, tmp_path / "run")
+    assert "refused: Process 1 was started with other settings or data than process 0: train data " in said
+
+
+def test_a_run_that_was_suspended_as_a_whole_goes_on(checkpoint, tsv, tmp_path):
+    run_dir, output = tmp_path / "run", tmp_path / "output.txt"
+    words, variables = launch_words(
+        2, RECIPE, *settings(tsv, checkpoint, run_dir, **{"num-epochs": 12, "process-timeout": 2})
+    )
+    with output.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file, env=variables) as launcher:
+        while "epoch 2:" not in output.read_text():
+            assert launcher.poll() is None, output.read_text()
+            time.sleep(0.05)
+        both = [process_of(rank, run_dir) for rank in (0, 1)]
+        for process in both:
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(4)
+        for process in both:
+            os.kill(process, signal.SIGCONT)
+            time.sleep(0.3)
+        assert launcher.wait(timeout=120) == 0, output.read_text()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 import nlp_transfer as nt
 from nlp_transfer.adapters.trainable import trainable_state
-from nlp_transfer.training import passes
+from nlp_transfer.data.encoded import Batch
+from nlp_transfer.training import fit as fit_module, passes, prepare as prepare_module
 from tests.conftest import FAMILIES
 
 SAME = 1e-6
@@ -124,3 +126,74 @@ def test_no_memory_for_a_single_row_ends_the_run_with_advice(checkpoint, train):
 def test_another_error_is_not_taken_for_a_want_of_memory(checkpoint, train):
     with pytest.raises(RuntimeError, match="something else"):
         train(checkpoint, Memory(rows=3, error=RuntimeError("something else")))
+
+
+def test_a_part_holds_less_memory_than_the_whole_and_the_mask_of_its_own_rows_only():
+    batch = Batch({"input_ids": torch.zeros(32, 8, dtype=torch.int64)}, torch.zeros(32))
+    held = {}
+    for rows in (32, 8, 1):
+        storages: dict[int, int] = {}
+
+        def keep(tensor: Tensor, storages=storages) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        hidden = torch.ones(rows, 8, 64, requires_grad=True)
+        draws = contextlib.nullcontext() if rows == 32 else passes.DropoutOfPart(0, rows, batch)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), draws:
+            torch.nn.functional.dropout(hidden, 0.1)
+        held[rows] = sum(storages.values())
+    assert held[8] <= held[32] / 4
+    assert held[1] <= held[32] / 32
+
+
+def scaled_run(checkpoint, tsv, tmp_path, loss_sum) -> tuple[nt.Model, dict[str, Tensor], list[dict]]:
+    """With a scaler on the CPU, as fp16 has one on a GPU."""
+    make = prepare_module.make_accelerator
+
+    def with_scaler(*args):
+        accelerator = make(*args)
+        accelerator.scaler = scaler = torch.amp.GradScaler("cpu")
+        accelerator.unscale_gradients = lambda: [scaler.unscale_(one.optimizer) for one in accelerator._optimizers]
+        return accelerator
+
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.load_sequence_classifier(checkpoint, task.labels)
+    model = nt.add_adapter(model, "lora", nt.LoraConfig(rank=2))
+    before = {name: weight.clone() for name, weight in trainable_state(model.network).items()}
+    config = nt.TrainingConfig(num_epochs=8, batch_size=8, mixed_precision="no")
+    with (
+        mock.patch.object(prepare_module, "make_accelerator", with_scaler),
+        mock.patch.object(nt.TextClassification, "loss_sum", loss_sum),
+        contextlib.suppress(nt.TrainingError),
+    ):
+        nt.fit(model, task, train=splits.train, validation=splits.validation, config=config, run_dir=tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    return model, before, [line for line in log if "loss" in line]
+
+
+def test_with_a_scaler_an_infinite_loss_with_a_finite_gradient_moves_nothing(checkpoint, tsv, tmp_path):
+    model, before, log = scaled_run(
+        checkpoint, tsv, tmp_path, lambda _, logits, __: logits.sum() + torch.tensor(torch.inf)
+    )
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable_state(model.network).items())
+    assert len(log) == fit_module.MAX_SKIPPED_IN_A_ROW  # and then the run ends
+
+
+def test_with_a_scaler_a_gradient_that_stays_infinite_ends_the_run(checkpoint, tsv, tmp_path, capsys):
+    class NoGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(_, value):
+            return value
+
+        @staticmethod
+        def backward(_, gradient):
+            return gradient * torch.nan
+
+    _, _, log = scaled_run(checkpoint, tsv, tmp_path, lambda _, logits, __: NoGradient.apply(logits.square().sum()))
+    # the scale is halved 17 times, from 65,536 to below 1, before this is no overflow any more
+    assert len(log) == 16 + fit_module.MAX_SKIPPED_IN_A_ROW
+    assert all(line["skipped"] for line in log)
+    assert "the norm of its gradient nan" in capsys.readouterr().err
