@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ from nlp_transfer.errors import (
     NlpTransferError,
     counted,
 )
-from nlp_transfer.signals import noting_stops, stop_at_once
+from nlp_transfer.signals import exit_with, noting_stops, stop_at_once
 
 C = TypeVar("C")
 
@@ -53,7 +52,8 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
             run(config)
 
     with stop_at_once():
-        sys.exit(guarded(work))
+        code = guarded(work)
+    exit_with(code)
 
 
 def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
@@ -132,7 +132,7 @@ def copy_recipe(recipe: Positional[str], destination: Positional[Path] = Path())
     if target.exists():
         raise ConfigError(f"{target} exists already. Name another file.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    target.write_bytes(source.read_bytes())
     print(f"{target} (try: python {target} --help)")
 
 

@@ -34,18 +34,24 @@ from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
 from nlp_transfer.durable import replace_file
+from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
+from nlp_transfer.signals import RECEIVED
 from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.evaluate import Evaluation
 from nlp_transfer.training.log import (
     CONFIG_FILE,
+    CONFUSION_FILE,
+    CURVES_FILE,
     DATA_FILE,
     METRICS_FILE,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
     SPLITS_FILE,
     TIMES_FILE,
     refuse_finished,
@@ -53,8 +59,6 @@ from nlp_transfer.training.log import (
 )
 from nlp_transfer.training.processes import processes
 
-PREDICTIONS_FILE = "predictions.jsonl"
-REPORT_FILE = "report.md"
 NUM_WRONG_SHOWN = 8
 MAX_TEXT_SHOWN = 120
 
@@ -69,6 +73,8 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     replace.
     """
     refuse_other_content(run_dir / "model")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"--run-dir {run_dir} is a file. Name a folder.")
     refuse_finished(run_dir, overwrite=overwrite or dry_run)
     for note in splits.notes:
         say(note)
@@ -96,10 +102,11 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
         records = [task.record(example, prediction) for example, prediction in pairs]
         write_lines(run_dir / PREDICTIONS_FILE, records)
-        draw_curves(log, log[0]["plan"]["selection_metric"], run_dir / "curves.png")
-        draw_confusion(evaluation.score.confusion, run_dir / "confusion.png", f"the {evaluation.part} part")
+        draw_curves(log, log[0]["plan"]["selection_metric"], run_dir / CURVES_FILE)
+        draw_confusion(evaluation.score.confusion, run_dir / CONFUSION_FILE, f"the {evaluation.part} part")
         report = write_report(run_dir, model, evaluation, log, records)
         replace_file(run_dir / REPORT_FILE, report.encode())
+        RECEIVED.is_late = True  # with the next file the run is finished
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
         closing_lines(run_dir, evaluation, records)
     processes().wait_for_everyone()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from nlp_transfer.durable import replace_file
-from nlp_transfer.errors import Interrupted
+from nlp_transfer.errors import EXIT_STOPPED, Interrupted
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 """SIGUSR1 is not known on Windows."""
@@ -27,13 +29,17 @@ class Received:
     is_watched = False
     can_wait = False
     """Whether somebody looks at ``name`` from time to time."""
+    is_late = False
+    """Whether the work is done, so that a signal changes nothing any more."""
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """The first one counts: launchers send several. Ctrl-C again, some seconds later, does not wait any more."""
         if self.name is None:
             self.name, self.since = signal.Signals(number).name, time.monotonic()
+            if self.can_wait and not self.is_late and os.environ.get("RANK", "0") == "0":
+                os.write(2, f"{self.name}: finishing this step, then a checkpoint is written.\n".encode())
         insists = number == signal.SIGINT and time.monotonic() - self.since > PATIENCE
-        if insists or not self.can_wait:
+        if (insists or not self.can_wait) and not self.is_late:
             self.stop()
 
     def stop(self) -> None:
@@ -46,6 +52,14 @@ RECEIVED = Received()
 PATIENCE = 2.0
 """Seconds within which the same Ctrl-C may arrive twice, from the terminal and from a launcher."""
 STOPPED_FILE = "stopped.json"
+
+
+def exit_with(code: int) -> NoReturn:
+    """End the program; after a stop, what else is sent does not change the code."""
+    if code == EXIT_STOPPED:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 @contextmanager
@@ -71,7 +85,7 @@ def stop_at_once() -> Iterator[Received]:
     if RECEIVED.is_watched:
         yield RECEIVED
         return
-    RECEIVED.name, RECEIVED.is_watched = None, True
+    RECEIVED.name, RECEIVED.is_watched, RECEIVED.is_late = None, True, False
     before = {number: signal.signal(number, RECEIVED.note) for number in STOPPING}
     try:
         yield RECEIVED

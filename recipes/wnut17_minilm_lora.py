@@ -21,7 +21,7 @@ class Config(nt.NerData):
     run_dir: Path = Path("runs/wnut17_minilm_lora")
     """Folder for the log, the report and the finished model."""
     overwrite: bool = False
-    """Replace a finished run in run_dir."""
+    """Replace a finished run in run_dir, or an unfinished one with other settings or data."""
     dry_run: bool = False
     """Do everything for one step, say what the run would cost, and write nothing."""
     task: nt.NerConfig = nt.NerConfig()

@@ -264,7 +264,7 @@ def test_the_pages_name_every_file_of_a_run_and_of_its_model(desk, run):
     run("nlp-transfer run text_classification --train reviews.csv --run-dir run")
     names = ("recipes", "adapters", "guarantees")
     pages = {name: (PROJECT / "docs" / f"{name}.md").read_text("utf-8") for name in names}
-    for path in (path for path in (desk / "run").rglob("*") if path.is_file()):
+    for path in (path for path in (desk / "run").rglob("*") if path.is_file() and path.name != ".lock"):
         inside = path.relative_to(desk / "run")
         page = {"model": "adapters", "checkpoints": "guarantees"}.get(inside.parts[0], "recipes")
         name = str(inside) if page == "recipes" else path.name

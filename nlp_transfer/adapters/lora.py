@@ -95,6 +95,7 @@ def adapter_settings(model: Model) -> dict[str, Any]:
         return {}
     config = cast(peft.LoraConfig, cast(peft.PeftModel, model.network).peft_config["default"])
     return {
+        "rank": config.r,
         "alpha": config.lora_alpha,
         "dropout": config.lora_dropout,
         "use_rslora": config.use_rslora,

@@ -29,7 +29,7 @@ import safetensors.torch
 from torch import Tensor
 
 from nlp_transfer.durable import FULL, remove_folder, room, sync_folder, write_file
-from nlp_transfer.errors import ConfigError, TrainingError, counted
+from nlp_transfer.errors import ConfigError, TrainingError
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.reporting.progress import say
 
@@ -122,9 +122,10 @@ def manifest_of(hashes: Mapping[str, str]) -> bytes:
 
 def full_disk(error: OSError, checkpoint: Checkpoint, folder: Path) -> str:
     reason = str(error.strerror).partition(" (")[0]
-    older = counted(len(checkpoints_of(folder.parent.parent)), "older checkpoint")
+    older = checkpoints_of(folder.parent.parent)
+    left = f"The checkpoint before, {older[-1].name}, is whole" if older else "There is no checkpoint before"
     needed = checkpoint.num_bytes(folder.parent.stat().st_blksize)
-    return f"{reason} ({room(folder, needed)}). {older} untouched; make room and run the same command to go on."
+    return f"{reason} ({room(folder, needed)}). {left}. Make room and give the same command again."
 
 
 def damage(folder: Path) -> str | None:

@@ -179,12 +179,14 @@ class Session(Generic[E, P]):
             f"The loss of step {result.step:,} is {result.loss.item():.4g}, the norm of its gradient "
             f"{result.grad_norm.item():.4g} (learning rate {result.learning_rate:.1e}; {self._named(result.suspects)})"
         )
-        advice = "Look at these examples, or try a lower learning_rate; with mixed_precision fp16, bf16."
+        advice = (
+            "Look at these examples, or begin anew with a lower learning_rate, in another folder or with --overwrite."
+        )
         if self.config.on_nonfinite == "stop":
             raise TrainingError(f"{what}. The weights are those before the step. {advice}")
         say(f"{what}. The step is left out.")
         if self.run.state.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(f"{what}. So were the last {MAX_SKIPPED_IN_A_ROW} steps. {advice}")
+            raise TrainingError(f"{what}. The last {MAX_SKIPPED_IN_A_ROW} steps were left out like this one. {advice}")
 
     def _named(self, rows: tuple[int, ...]) -> str:
         """The examples of some rows, by file and line."""

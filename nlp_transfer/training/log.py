@@ -23,6 +23,9 @@ CONFIG_FILE = "config.json"
 SPLITS_FILE = "splits.json"
 DATA_FILE = "data.json"
 TIMES_FILE = "times.jsonl"
+PREDICTIONS_FILE = "predictions.jsonl"
+REPORT_FILE = "report.md"
+CURVES_FILE, CONFUSION_FILE = "curves.png", "confusion.png"
 METRICS_FILE = "metrics.json"
 """Its presence says that a run is finished."""
 
@@ -40,14 +43,14 @@ class Log:
         self._since = time.monotonic()
 
     def start_anew(self) -> None:
-        """What an earlier run left goes, and what was staged for this one takes its place: the folder counts as
-        unfinished. Until here a finished run in it stays whole.
+        """What an earlier run left goes, its model excepted, and what was staged for this one takes its place: the
+        folder counts as unfinished. Until here a finished run in it stays whole.
         """
         if self._writes:
             self._run_dir.mkdir(parents=True, exist_ok=True)
             remove_checkpoints(self._run_dir)
-            (self._run_dir / METRICS_FILE).unlink(missing_ok=True)
-            (self._run_dir / TIMES_FILE).unlink(missing_ok=True)
+            for name in (METRICS_FILE, REPORT_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, TIMES_FILE):
+                (self._run_dir / name).unlink(missing_ok=True)
             self._take_over(b"")
 
     def go_on(self, log: bytes) -> None:
@@ -133,7 +136,9 @@ class Log:
 def refuse_finished(run_dir: Path, *, overwrite: bool) -> None:
     """Raises ConfigError for a folder that holds a finished run."""
     if (run_dir / METRICS_FILE).exists() and not overwrite:
-        raise ConfigError(f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite.")
+        raise ConfigError(
+            f"--run-dir {run_dir} holds a finished run. Name another folder, or pass --overwrite (overwrite=True)."
+        )
 
 
 def finite(value: float) -> float | None:

@@ -33,6 +33,8 @@ PASSES = ("batch_size", "batch_tokens", "gradient_accumulation_steps", "gradient
 """Settings that say how a step is computed. Which rows it holds must stay."""
 HANDLING = ("on_nonfinite", "save_every", "keep_checkpoints", "dataloader_num_workers", "process_timeout", "trackers")
 """Settings that leave the result as it is. (A step that is left out is so in either case of on_nonfinite.)"""
+CONSEQUENCES = ("rows of the steps", "adapter.weights")
+HASHES = (*CONSEQUENCES, "train data", "validation data", "checkpoint.encoder", "checkpoint.tokenizer")
 MAX_SHOWN = 40
 """Of a value, in a message."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -140,7 +142,7 @@ def made_of(
         "train data": hash_split(run.split),
         "validation data": hash_split(held_out),
         "training": settings | {"selection_metric": metric, "mixed_precision": run.accelerator.mixed_precision},
-        "plan": {name: getattr(run.plan, name) for name in (*PLANNED, "num_steps")},
+        "plan": {name: getattr(run.plan, name) for name in PLANNED} | {"rows_per_step": rows_per_step(run.plan)},
         "rows of the steps": hash_steps(run.plan),
     }
 
@@ -175,6 +177,13 @@ def hash_split(split: EncodedSplit) -> str:
     return digest.hexdigest()
 
 
+def rows_per_step(plan: TrainingPlan) -> str:
+    batches = plan.batches
+    if batches.batch_size is None:
+        return f"as many as fit {batches.batch_tokens * batches.micro_batches_per_step} tokens"
+    return str(batches.batch_size * batches.micro_batches_per_step)
+
+
 def hash_steps(plan: TrainingPlan) -> str:
     """Over the rows of each step of the first epoch, however they are cut into micro-batches."""
     return hash_json([[i for rows in step.micro_batches for i in rows] for step in plan.batches.steps(0)])
@@ -188,12 +197,18 @@ def plain(value: Any) -> Any:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``name old → new`` for each value that differs, nested ones under ``name.inner``."""
+    """``name old → new`` for each value that differs, nested ones under ``name.inner``.
+
+    What only follows from another difference is left out, and so are hashes, which say nothing to a reader.
+    """
     old, new = dict(flat(before)), dict(flat(now))
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if "task.name" in changed:
+        changed = ["task.name"]
+    telling = [name for name in changed if name not in CONSEQUENCES] or changed
     return [
-        f"{name} {' → '.join(shown(old.get(name), new.get(name)))}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        f"other {name}" if name in HASHES else f"{name} {' → '.join(shown(old.get(name), new.get(name)))}"
+        for name in telling
     ]
 
 

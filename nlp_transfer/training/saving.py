@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,10 +18,10 @@ from nlp_transfer.errors import ConfigError, TrainingError
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.training.checkpointing import (
     FOLDER,
+    LOG_FILE,
     Checkpoint,
     Tensors,
     checkpoint_name,
-    checkpoints_of,
     last_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -30,7 +31,7 @@ from nlp_transfer.training.parallel import by_main, from_main, gathered, tensors
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
 
-LOCK_FILE = ".lock"
+LOCK_FILE = Path(FOLDER, ".lock")
 LOCK_PATIENCE = 5.0
 """Seconds to wait for a run in the same folder that is just ending."""
 
@@ -56,6 +57,7 @@ class Saving:
         state = by_main(lambda: self._find(overwrite))
         if state is None:
             by_main(self._log.start_anew)
+            self._say_room()
             return False
         restore(self._run, state, self._found)
         progress = self._run.state.progress
@@ -66,6 +68,14 @@ class Saving:
         self._found = None
         say(f"Going on from step {progress.step:,} of {self._run.plan.num_steps:,}.{self._origin.changes(state)}")
         return True
+
+    def _say_room(self) -> None:
+        """Weights, two moments and the best weights, for each checkpoint that is kept and the one being written."""
+        weights = trainable_state(self._run.model.network).values()
+        needed = 4 * sum(tensor.nbytes for tensor in weights) * (self._keep + 1)
+        free = from_main(shutil.disk_usage(self._run_dir).free if self._run.accelerator.is_main_process else 0)
+        if needed > free:
+            say(f"{self._run_dir}: checkpoints may need {needed:,} bytes, and {free:,} are free.")
 
     def _refuse_different_processes(self) -> None:
         """Gradients are summed over processes, so nothing else would ever tell."""
@@ -82,11 +92,10 @@ class Saving:
         refuse_finished(self._run_dir, overwrite=overwrite)
         if (self._run_dir / METRICS_FILE).exists():
             return None
-        some = bool(checkpoints_of(self._run_dir))
         folder = last_checkpoint(self._run_dir)
         if folder is None:
-            if some:
-                say("No whole checkpoint is left: the run begins anew.")
+            if (self._run_dir / LOG_FILE).exists():
+                say(f"No whole checkpoint is left of the unfinished run in {self._run_dir}: it begins anew.")
             return None
         self._found = read_checkpoint(folder)
         changed = differences(self._found.state["made_of"], self._origin.made_of)
@@ -97,7 +106,8 @@ class Saving:
             return None
         raise ConfigError(
             f"{self._run_dir} holds an unfinished run that was made of something else: {'; '.join(changed)}. To finish "
-            "it, take the old settings and data; to replace it, pass --overwrite; or name another --run-dir."
+            "it, take the old settings and data; to replace it, pass --overwrite (overwrite=True); or name another "
+            "--run-dir."
         )
 
     def save(self) -> None:
@@ -136,14 +146,14 @@ def alone_in(run_dir: Path) -> Iterator[None]:
     lock = FileLock(run_dir / LOCK_FILE, timeout=LOCK_PATIENCE)
 
     def acquire() -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:
             raise ConfigError(
                 f"Another run is at work in {run_dir}. Wait for its end, or name another folder."
             ) from None
-        except NotImplementedError:
+        except RuntimeError:  # what filelock raises for a file system without locks
             say(f"{run_dir} lies where files cannot be locked: see that no other run writes there.")
 
     by_main(acquire)

@@ -37,7 +37,10 @@ def test_a_mean_of_micro_batch_means_would_be_caught(checkpoint, conll):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("number", "batch_size", "accumulation"), [(2, 8, 1), (2, 2, 4), (4, 2, 2)])
+@pytest.mark.parametrize(
+    ("number", "batch_size", "accumulation"),
+    [(2, 2, 4), pytest.param(2, 8, 1, marks=pytest.mark.slow), pytest.param(4, 2, 2, marks=pytest.mark.slow)],
+)
 def test_several_processes_give_the_gradient_of_one(
     checkpoint, request, tmp_path, task, number, batch_size, accumulation
 ):

@@ -24,7 +24,7 @@ PROCESS_TIMEOUT = 4
 RECIPE = PROJECT / "recipes" / "text_classification.py"
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_row_is_scored_once_whatever_the_number_of_rows(checkpoint, tsv, tmp_path, number):
     alone = json.loads(json.dumps(evaluate_alone.scores(checkpoint, str(tsv), MOST_ROWS)))
     launch(number, Path(evaluate_alone.__file__), checkpoint, tsv, MOST_ROWS, tmp_path)
@@ -49,7 +49,7 @@ def test_sharded_weights_learn_what_whole_copies_learn(checkpoint, tsv, tmp_path
     assert whole.keys() == sharded.keys()
     assert max(float((whole[name] - sharded[name]).abs().max()) for name in whole) <= 1e-5
     state = json.loads(next((tmp_path / "sharded").glob("checkpoints/*/state.json")).read_text())
-    assert state["made_with"]["sharded"] is True
+    assert state["made_with"]["passes"]["sharded"] is True
     done = nlp_transfer("predict", tmp_path / "sharded" / "model", "a text")
     assert done.returncode == 0, done.stderr
 
@@ -120,9 +120,10 @@ def test_processes_with_other_data_are_refused_by_name(checkpoint, tsv, tmp_path
         "    print('refused:', error)\n"
     )
     said = launch(2, program, checkpoint, tsv, other, tmp_path / "run")
-    assert "refused: Process 1 was started with other settings or data than process 0: train data " in said
+    assert "refused: Process 1 was started with other settings or data than process 0: other train data; " in said
 
 
+@pytest.mark.slow
 def test_a_run_that_was_suspended_as_a_whole_goes_on(checkpoint, tsv, tmp_path):
     run_dir, output = tmp_path / "run", tmp_path / "output.txt"
     words, variables = launch_words(

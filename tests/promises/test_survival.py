@@ -38,12 +38,12 @@ def survived(tmp_path: Path, number: int, mode: str, words: list[str]) -> dict[s
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(8, id="the first save"), pytest.param(999, id="every save", marks=pytest.mark.slow)]
+    "number", [pytest.param(5, id="the first save"), pytest.param(999, id="every save", marks=pytest.mark.slow)]
 )
 def test_kill_9_at_a_file_operation_of_a_save_loses_no_run(tmp_path, tsv, checkpoint, number):
     found = survived(tmp_path, number, "every_file_operation", arguments(tsv, checkpoint))
     assert (found["failed"], found["differing"]) == ([], [])
-    assert found["kills"] == 8 if number == 8 else 50 < found["kills"] < 999
+    assert found["kills"] == 5 if number == 5 else 50 < found["kills"] < 999
 
 
 @pytest.mark.parametrize("number", [3, pytest.param(200, marks=pytest.mark.slow)])
@@ -136,7 +136,7 @@ def test_without_a_whole_checkpoint_the_run_begins_anew_and_says_so(unfinished, 
         flip_a_bit(checkpoint / "optimizer.safetensors")
     code, _, err = call(*words, "--run-dir", run_dir)
     assert code == 0, err
-    assert "No whole checkpoint is left: the run begins anew." in err
+    assert "No whole checkpoint is left of the unfinished run" in err
     assert survive.result(run_dir) == survive.result(made)
 
 
@@ -145,8 +145,9 @@ def test_without_a_whole_checkpoint_the_run_begins_anew_and_says_so(unfinished, 
     [
         (["--training.seed", "1"], "training.seed 0 → 1"),
         (["--training.learning-rate", "0.5"], "plan.learning_rate"),
-        (["--training.batch-size", "4"], "rows of the steps"),
-        (["--lora.alpha", "3"], "adapter.alpha"),
+        (["--training.batch-size", "4"], "plan.rows_per_step 8 → 4"),
+        (["--lora.alpha", "3"], "adapter.alpha 32"),
+        (["--lora.rank", "3"], "adapter.rank 16 → 3"),
         (["--task.label-smoothing", "0.1"], "task.label_smoothing"),
         (["--training.dropout", "0.3"], "training.dropout None → 0.3"),
     ],
@@ -174,7 +175,7 @@ def test_other_data_are_refused(unfinished, call, tmp_path):
     code, _, err = call(*words[:3], "other.tsv", *words[4:], "--run-dir", run_dir)
     assert code == 2
     assert "holds an unfinished run that was made of something else" in err
-    assert "train data " in err.splitlines()[-1]
+    assert "other train data" in err.splitlines()[-1]
 
 
 def test_a_setting_that_leaves_the_result_alone_is_printed(unfinished, call, tmp_path):
@@ -190,7 +191,9 @@ def test_a_setting_that_leaves_the_result_alone_is_printed(unfinished, call, tmp
     assert "keep_checkpoints 2 → 3 (the result stays the same)" in line
 
 
-FULL = re.compile(r"error: \S*checkpoints/step-\d+-epoch-\d+: .+ \([\d,]+ bytes needed, [\d,]+ free\)\. 1 older .*")
+FULL = re.compile(
+    r"error: \S*checkpoints/step-\d+-epoch-\d+: .+ \([\d,]+ bytes needed, [\d,]+ free\)\. The checkpoint before, .*"
+)
 
 
 def check_full_disk(output: str, run_dir: Path) -> None:
@@ -221,12 +224,13 @@ def test_a_file_that_may_not_grow_is_one_line_and_after_that_the_same_command_go
     )
     assert first.returncode == 1
     check_full_disk(first.stderr, run_dir)
-    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000003-epoch-0000"]
+    assert [path.name for path in (run_dir / "checkpoints").glob("[!.]*")] == ["step-00000003-epoch-0000"]
     again = nlp_transfer(*words)
     assert again.returncode == 0, again.stderr
     assert "Going on from step 3 of" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_after_that_the_same_command_goes_on(tmp_path, tsv, checkpoint):
     disk = tmp_path / "disk"
     disk.mkdir()
