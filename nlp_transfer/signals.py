@@ -29,6 +29,8 @@ class Received:
     is_watched = False
     can_wait = False
     """Whether somebody looks at ``name`` from time to time."""
+    promise = ""
+    """What is said when a signal has come and somebody will look."""
     is_late = False
     """Whether the work is done, so that a signal changes nothing any more."""
 
@@ -36,8 +38,8 @@ class Received:
         """The first one counts: launchers send several. Ctrl-C again, some seconds later, does not wait any more."""
         if self.name is None:
             self.name, self.since = signal.Signals(number).name, time.monotonic()
-            if self.can_wait and not self.is_late and os.environ.get("RANK", "0") == "0":
-                os.write(2, f"{self.name}: finishing this step, then a checkpoint is written.\n".encode())
+            if self.promise and os.environ.get("RANK", "0") == "0":
+                os.write(2, f"{self.name}: {self.promise}\n".encode())  # print may be at work itself
         insists = number == signal.SIGINT and time.monotonic() - self.since > PATIENCE
         if (insists or not self.can_wait) and not self.is_late:
             self.stop()
@@ -96,13 +98,13 @@ def stop_at_once() -> Iterator[Received]:
 
 
 @contextmanager
-def stop_when_asked() -> Iterator[Received]:
+def stop_when_asked(promise: str = "") -> Iterator[Received]:
     """A signal is noted, for whoever is in the midst of something to look at when it suits. One that came after the
     last look counts for what follows.
     """
     with stop_at_once() as received:
-        received.can_wait = True
+        received.can_wait, received.promise = True, promise
         try:
             yield received
         finally:
-            received.can_wait = False
+            received.can_wait, received.promise = False, ""

@@ -106,7 +106,8 @@ class Session(Generic[E, P]):
 
     def train_until_asked(self) -> None:
         """Raises Interrupted, with a checkpoint written, when a signal has come to any process."""
-        with progress_bar("training", rows_left(self.run)) as bar, stop_when_asked():
+        promise = "finishing this step, then a checkpoint is written."
+        with progress_bar("training", rows_left(self.run)) as bar, stop_when_asked(promise):
             try:
                 self.train(bar)
             except Interrupted as stopped:

@@ -20,11 +20,14 @@ import psutil
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from nlp_transfer.errors import EXIT_FAILURE, TrainingError
+from nlp_transfer.signals import stop_when_asked
 
 BEAT = 0.5
 """Seconds between two signs of life."""
 SILENT = 6 * BEAT
 """Seconds of silence that say who it was when a connection has been closed."""
+CLOCK_DRIFT = 2.0
+"""Seconds by which the time when a process began may be told differently later."""
 LEFT = "left"
 
 
@@ -49,6 +52,7 @@ class Watchdog:
             timeout=timedelta(seconds=10),
             wait_for_workers=False,
         )
+        self._give_sign()  # at once, so that the others know the process even if it is lost in its first moments
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def leave(self) -> None:
@@ -79,13 +83,12 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._ended.wait(BEAT):
-            self._beat += 1
             if time.monotonic() - self._looked > SILENT:  # this process was frozen itself, maybe with the others
                 self._seen = [time.monotonic()] * self.num_processes
                 self._answered = time.monotonic()
             self._looked = time.monotonic()
             with suppress(DistError, RuntimeError):
-                self._store.set(self._key(self.process), f"{self._beat} {self._own_name}")
+                self._give_sign()
                 self._look()
                 self._answered = time.monotonic()
             if self.timeout is not None:
@@ -100,6 +103,10 @@ class Watchdog:
             self._end_run(f"{holder}. {ADVICE}", silent[:1] if silent == [0] else [])
         elif silent:
             self._end_run(f"{self.described(silent[0])}. {ADVICE}", silent)
+
+    def _give_sign(self) -> None:
+        self._beat += 1
+        self._store.set(self._key(self.process), f"{self._beat} {self._own_name}")
 
     def _look(self) -> None:
         for other in range(self.num_processes):
@@ -121,7 +128,7 @@ class Watchdog:
         _, pid, began, host = [*self._signs[other].split(), "", "", "", ""][:4]
         with suppress(psutil.Error, OSError, ValueError):
             process = psutil.Process(int(pid))
-            if host == socket.gethostname() and str(process.create_time()) == began:
+            if host == socket.gethostname() and abs(process.create_time() - float(began)) < CLOCK_DRIFT:
                 process.kill()
 
     def _key(self, process: int) -> str:
@@ -151,8 +158,13 @@ def naming_the_lost() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, TrainingError):
             raise
-        for watchdog in RUNNING:
-            time.sleep(SILENT + 2 * BEAT)
-            for other in watchdog.lost(SILENT)[:1]:
-                raise TrainingError(f"{watchdog.described(other)}. {ADVICE}") from error
+        with stop_when_asked():  # the launcher sends the others a signal when one is lost
+            name_the_lost(error)
         raise
+
+
+def name_the_lost(error: RuntimeError) -> None:
+    for watchdog in RUNNING:
+        time.sleep(SILENT + 2 * BEAT)
+        for other in watchdog.lost(SILENT)[:1]:
+            raise TrainingError(f"{watchdog.described(other)}. {ADVICE}") from error
