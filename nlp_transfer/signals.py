@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -71,8 +71,9 @@ def noting_stops(run_dir: Path | None) -> Iterator[None]:
         yield
     except Interrupted as stopped:
         if run_dir is not None and os.environ.get("RANK", "0") == "0":
-            run_dir.mkdir(parents=True, exist_ok=True)
-            replace_file(run_dir / STOPPED_FILE, (json.dumps({"stopped": str(stopped)}) + "\n").encode())
+            with suppress(OSError):  # where it cannot be written, nothing else was
+                run_dir.mkdir(parents=True, exist_ok=True)
+                replace_file(run_dir / STOPPED_FILE, (json.dumps({"stopped": str(stopped)}) + "\n").encode())
         raise
 
 

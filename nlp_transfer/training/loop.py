@@ -103,7 +103,12 @@ def take_step(
     state.network.train()
     processes, own = accelerator.num_processes, accelerator.process_index
     losses = add_gradients(
-        accelerator, state, batches, loss_sum, step.num_targets, lambda turn: seed_draws(*seed, turn * processes + own)
+        accelerator,
+        state,
+        batches,
+        loss_sum,
+        max(1, step.num_targets),
+        lambda turn: seed_draws(*seed, turn * processes + own),
     )
     sum_gradients(accelerator, state.network)
     loss = accelerator.reduce(losses.sum(), reduction="sum")
