@@ -237,7 +237,7 @@ def test_the_script_for_slurm_queues_its_job_again_when_it_was_stopped_and_only_
     variables = environment() | job | {"ACCELERATE_USE_CPU": "true", "PATH": f"{desk}/bin:{os.environ['PATH']}"}
 
     with subprocess.Popen(["bash", "job.sh"], env=variables, stderr=subprocess.PIPE, text=True) as running:
-        while not (desk / "runs/slurm/checkpoints").exists():
+        while not list(desk.glob("runs/slurm/checkpoints/step-*")):
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.05)
         subprocess.run(["pkill", "-USR2", "-P", str(running.pid), "srun"], check=True)
