@@ -29,6 +29,7 @@ class Received:
     is_watched = False
     can_wait = False
     """Whether somebody looks at ``name`` from time to time."""
+    has_raised = False
     promise = ""
     """What is said when a signal has come and somebody will look."""
     is_late = False
@@ -47,6 +48,7 @@ class Received:
     def stop(self) -> None:
         """Raises Interrupted if a signal has come."""
         if self.name is not None:
+            self.has_raised = True
             raise Interrupted(f"by {self.name}")
 
 
@@ -66,15 +68,21 @@ def exit_with(code: int) -> NoReturn:
 
 @contextmanager
 def noting_stops(run_dir: Path | None) -> Iterator[None]:
-    """Leave a file in the run folder: a scheduler's script may not see the exit code of a process behind a launcher."""
+    """Leave a file in the run folder: a scheduler's script may not see the exit code of a process behind a launcher.
+
+    Also where code in C that was interrupted made an error of its own of it, as matplotlib's does: raises Interrupted.
+    """
     try:
         yield
-    except Interrupted as stopped:
+    except BaseException as error:
+        if not (isinstance(error, Interrupted) or RECEIVED.has_raised):
+            raise
+        stopped = error if isinstance(error, Interrupted) else Interrupted(f"by {RECEIVED.name}")
         if run_dir is not None and os.environ.get("RANK", "0") == "0":
             with suppress(OSError):  # where it cannot be written, nothing else was
                 run_dir.mkdir(parents=True, exist_ok=True)
                 replace_file(run_dir / STOPPED_FILE, (json.dumps({"stopped": str(stopped)}) + "\n").encode())
-        raise
+        raise stopped from None
 
 
 @contextmanager
@@ -88,12 +96,12 @@ def stop_at_once() -> Iterator[Received]:
     if RECEIVED.is_watched:
         yield RECEIVED
         return
-    RECEIVED.name, RECEIVED.is_watched, RECEIVED.is_late = None, True, False
+    RECEIVED.name, RECEIVED.is_watched, RECEIVED.is_late, RECEIVED.has_raised = None, True, False, False
     before = {number: signal.signal(number, RECEIVED.note) for number in STOPPING}
     try:
         yield RECEIVED
     finally:
-        RECEIVED.name, RECEIVED.is_watched = None, False
+        RECEIVED.name, RECEIVED.is_watched, RECEIVED.has_raised = None, False, False
         for number, previous in before.items():
             signal.signal(number, previous if previous is not None else signal.SIG_DFL)
 

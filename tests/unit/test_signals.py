@@ -74,3 +74,26 @@ def test_a_stop_leaves_its_file(tmp_path):
 def test_no_library_takes_it_for_an_error_of_its_own():
     assert not issubclass(nt.Interrupted, Exception)
     assert issubclass(nt.Interrupted, KeyboardInterrupt)
+
+
+def interrupted_in_c() -> None:
+    try:
+        send(signal.SIGTERM)
+    except nt.Interrupted:
+        raise RuntimeError("FT_Load_Glyph failed") from None
+
+
+def test_what_others_make_of_the_interruption_is_a_stop_all_the_same(tmp_path):
+    with pytest.raises(nt.Interrupted, match="by SIGTERM"), stop_at_once(), noting_stops(tmp_path):
+        interrupted_in_c()
+    assert (tmp_path / "stopped.json").exists()
+
+
+def full_disk_after_a_signal() -> None:
+    send(signal.SIGTERM)
+    raise OSError("disk full")
+
+
+def test_an_error_after_a_signal_that_was_only_noted_stays_that_error(tmp_path):
+    with pytest.raises(OSError, match="disk full"), noting_stops(tmp_path), stop_when_asked():
+        full_disk_after_a_signal()
