@@ -35,10 +35,18 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(case, checkpoint, request, tm
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("variables", [{}, SHARDED], ids=["whole copies", "FSDP2"])
-def test_so_does_a_run_of_two_processes_when_one_of_them_gets_the_signal(checkpoint, tsv, tmp_path, variables):
+@pytest.mark.parametrize(
+    ("case", "variables"),
+    [
+        pytest.param("LoRA", {}, id="whole copies"),
+        pytest.param("LoRA", SHARDED, id="FSDP2"),
+        pytest.param("all weights", SHARDED, id="FSDP2, all weights", marks=pytest.mark.slow),
+        pytest.param("accumulation", {}, id="accumulation", marks=pytest.mark.slow),
+    ],
+)
+def test_so_does_a_run_of_two_processes_when_one_of_them_gets_the_signal(checkpoint, tsv, tmp_path, case, variables):
     script = Path(stopped_runs.__file__)
-    launch(2, script, checkpoint, tsv, "LoRA", tmp_path, variables=variables)
+    launch(2, script, checkpoint, tsv, case, tmp_path, variables=variables)
     first, second = (json.loads((tmp_path / f"found-{process}.json").read_text()) for process in (0, 1))
     assert (first["processes"], second["processes"]) == (2, 2)
     check(first, tmp_path / "whole" / "log.jsonl")
