@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nlp_transfer.data.encoded import Batch, EncodedSplit, Indices
 from nlp_transfer.data.masking import TokenMasking
+from nlp_transfer.signals import STOPPING
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,5 @@ class MicroBatches(Dataset[Batch]):
 
 def leave_signals(worker: int) -> None:  # noqa: ARG001
     """A signal is often sent to all processes of a job. The workers go on, so that the run can finish its step."""
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

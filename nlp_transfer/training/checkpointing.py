@@ -121,11 +121,10 @@ def manifest_of(hashes: Mapping[str, str]) -> bytes:
 
 
 def full_disk(error: OSError, checkpoint: Checkpoint, folder: Path) -> str:
-    reason = str(error.strerror).partition(" (")[0]
     older = checkpoints_of(folder.parent.parent)
     left = f"The checkpoint before, {older[-1].name}, is whole" if older else "There is no checkpoint before"
     needed = checkpoint.num_bytes(folder.parent.stat().st_blksize)
-    return f"{reason} ({room(folder, needed)}). {left}. Make room and give the same command again."
+    return f"{error.strerror} ({room(folder, needed)}). {left}. Make room and give the same command again."
 
 
 def damage(folder: Path) -> str | None:
@@ -137,8 +136,9 @@ def damage(folder: Path) -> str | None:
     if not manifest.exists():
         return f"{MANIFEST_FILE} is missing"
     try:
-        hashes = json.loads(manifest.read_bytes())["sha256"]
-        in_form = {*NEEDED} <= hashes.keys() and manifest.read_bytes() == manifest_of(hashes)
+        written = manifest.read_bytes()
+        hashes = json.loads(written)["sha256"]
+        in_form = {*NEEDED} <= hashes.keys() and written == manifest_of(hashes)
     except (ValueError, KeyError, TypeError, AttributeError):
         in_form = False
     if not in_form:

@@ -22,9 +22,8 @@ class Progress:
     """Of these, taken in the epoch under way."""
     updates: int = 0
     """Of these, that changed the weights; the schedule goes by them."""
-    skipped: int = 0
-    """Of these, whose loss or gradient was not finite."""
     skipped_in_a_row: int = 0
+    """The last ones, whose loss or gradient was not finite."""
     max_tokens: int | None = None
     """The most that a forward pass of this process holds at once, padding included, where memory has run out."""
     validated: int = 0
@@ -43,7 +42,6 @@ class Progress:
         self.step += 1
         self.steps_in_epoch += 1
         self.updates += moved
-        self.skipped += not is_finite
         self.skipped_in_a_row = 0 if is_finite else self.skipped_in_a_row + 1
         if ends_epoch:
             self.epoch, self.steps_in_epoch = self.epoch + 1, 0
