@@ -20,6 +20,7 @@ from nlp_transfer.training.optim import set_learning_rate
 from nlp_transfer.training.parallel import gathered, sum_gradients, whole
 from nlp_transfer.training.passes import LossSum, add_gradients
 from nlp_transfer.training.state import TrainState
+from nlp_transfer.training.zero import engine_step, uses_zero
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,26 @@ def take_step(
     )
     sum_gradients(accelerator, state.network)
     loss = accelerator.reduce(losses.sum(), reduction="sum")
+    has_loss = bool(loss.isfinite())
+    grad_norm, moved = (
+        engine_step(state.network) if uses_zero() else change_weights(accelerator, state, has_loss, max_grad_norm)
+    )
+    is_finite = has_loss and (bool(grad_norm.isfinite()) or still_scales(accelerator))
+    return loss, grad_norm, moved, () if is_finite else suspects_of(accelerator, step, losses)
+
+
+def change_weights(
+    accelerator: Accelerator, state: TrainState, has_loss: bool, max_grad_norm: float
+) -> tuple[Tensor, bool]:
+    """Clip the gradient and step where it and the loss are finite; gives its norm, and whether the weights moved."""
     grad_norm = whole(accelerator.clip_grad_norm_(state.network.parameters(), max_grad_norm))
-    has_loss, has_gradient = bool(loss.isfinite()), bool(grad_norm.isfinite())
+    has_gradient = bool(grad_norm.isfinite())
     if has_loss and (has_gradient or accelerator.scaler is not None):
         state.optimizer.step()  # in fp16 the scaler looks for an overflow, leaves the step out and scales less
     elif accelerator.scaler is not None:
         accelerator.scaler.update()
     state.optimizer.zero_grad()
-    is_finite = has_loss and (has_gradient or still_scales(accelerator))
-    moved = has_loss and has_gradient and not accelerator.optimizer_step_was_skipped
-    return loss, grad_norm, moved, () if is_finite else suspects_of(accelerator, step, losses)
+    return grad_norm, has_loss and has_gradient and not accelerator.optimizer_step_was_skipped
 
 
 def still_scales(accelerator: Accelerator) -> bool:

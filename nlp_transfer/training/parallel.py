@@ -18,6 +18,7 @@ from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.errors import TrainingError
 from nlp_transfer.fingerprints import hash_tensors
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.zero import uses_zero
 
 T = TypeVar("T")
 
@@ -27,6 +28,11 @@ BUCKET = 2**24
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether each process holds a part of the network (FSDP2) and not all of it."""
     return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+def means_gradients(accelerator: Accelerator) -> bool:
+    """Whether the backward pass takes the mean of the gradients over the processes, as in FSDP and DeepSpeed."""
+    return is_sharded(accelerator) or uses_zero()
 
 
 def shard(accelerator: Accelerator, network: nn.Module) -> None:
@@ -68,12 +74,12 @@ def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def sum_gradients(accelerator: Accelerator, network: nn.Module) -> None:
-    """Over the processes, once a step; FSDP has done its own.
+    """Over the processes, once a step, where the backward pass has not done so.
 
     DDP does it in the middle of the backward pass, so that a process that repeats a pass for want of memory would send
     some of it twice. Weights that no loss depends on have no gradient in any process.
     """
-    if accelerator.num_processes == 1 or is_sharded(accelerator):
+    if accelerator.num_processes == 1 or means_gradients(accelerator):
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     for bucket in buckets(gradients):

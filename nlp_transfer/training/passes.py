@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.errors import TrainingError, counted, first_line
 from nlp_transfer.reporting.progress import say_of_this_process
-from nlp_transfer.training.parallel import is_sharded
+from nlp_transfer.training.parallel import means_gradients
 from nlp_transfer.training.state import TrainState
+from nlp_transfer.training.zero import engine_backward, uses_zero
 
 ADVICE = "Take a smaller training.batch_tokens or task.max_tokens, or training.gradient_checkpointing."
 LossSum = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +68,9 @@ def add_gradients(
     while True:
         try:
             losses = [
-                backward(accelerator, state, batch.to(accelerator.device), loss_sum, num_targets, partial(seed, turn))
+                backward(
+                    accelerator, state, batch, loss_sum, num_targets, partial(seed, turn), last=batch is batches[-1]
+                )
                 for turn, batch in enumerate(batches)
             ]
             return torch.stack(losses)
@@ -88,10 +91,12 @@ def backward(
     loss_sum: LossSum,
     num_targets: int,
     seed: Callable[[], None],
+    *,
+    last: bool,
 ) -> Tensor:
-    """Add the gradient of the loss of ``batch``, and return that loss."""
-    # where the network is sharded, FSDP takes the mean over the processes
-    weight = accelerator.num_processes if is_sharded(accelerator) else 1
+    """Add the gradient of the loss of ``batch``, and return that loss. ``last`` of the step's, or not."""
+    batch = batch.to(accelerator.device)
+    weight = accelerator.num_processes if means_gradients(accelerator) else 1
     total = torch.zeros((), device=accelerator.device)
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
@@ -99,7 +104,10 @@ def backward(
         with same_draws(start, stop, batch, state.network):
             # accelerate casts, gives logits in fp32, and scales for fp16
             loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
-            accelerator.backward(loss * weight)
+            if uses_zero():
+                engine_backward(state.network, loss * weight, last=last)
+            else:
+                accelerator.backward(loss * weight)
         total += loss.detach()
     return total
 
@@ -119,8 +127,12 @@ def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int 
     """Half of what was computed at once; raises TrainingError where that cannot be."""
     at_once = [rows_at_once(batch, max_tokens) for batch in batches]
     width = max(batch.width for batch in batches)
-    if is_sharded(accelerator) or max(at_once) == 1:
-        what = "a sharded network" if is_sharded(accelerator) else f"a single row of {counted(width, 'token')}"
+    if means_gradients(accelerator) or max(at_once) == 1:
+        what = (
+            "a pass of FSDP or DeepSpeed"
+            if means_gradients(accelerator)
+            else f"a single row of {counted(width, 'token')}"
+        )
         raise TrainingError(f"Memory ran out ({reason}) for {what}, and the passes cannot be made smaller. {ADVICE}")
     wanted = max(rows * batch.width for rows, batch in zip(at_once, batches, strict=True)) // 2
     say_of_this_process(

@@ -13,12 +13,13 @@ from torch.distributed.fsdp import CPUOffloadPolicy
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.training.config import MixedPrecision, TrainingConfig
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.zero import uses_zero
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
 
 
 def make_accelerator(config: TrainingConfig, run_dir: Path | None = None) -> Accelerator:
-    """Raises ConfigError for a type that this hardware does not compute in, and for FSDP 1, DeepSpeed and the like."""
+    """Raises ConfigError for a type that this hardware does not compute in, and for FSDP 1, Megatron and the like."""
     chosen = choose_precision(config.mixed_precision, processes().device)
     # accelerate keeps one state a process and refuses to change its precision; every fit makes its own choice
     AcceleratorState._reset_state()
@@ -39,6 +40,8 @@ def make_accelerator(config: TrainingConfig, run_dir: Path | None = None) -> Acc
         )
     if kind == DistributedType.FSDP and isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
         raise ConfigError("accelerate is configured to offload FSDP's weights to the CPU, which is not supported.")
+    if uses_zero() and chosen == "fp16":
+        raise ConfigError("DeepSpeed is run in bf16 or fp32 only; take TrainingConfig.mixed_precision bf16 or no.")
     return accelerator
 
 

@@ -27,6 +27,7 @@ from nlp_transfer.training.parallel import is_sharded, shard
 from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.state import Progress, TrainState
 from nlp_transfer.training.tracking import refuse_missing_trackers
+from nlp_transfer.training.zero import make_engine, uses_zero
 
 LORA_DROPOUT = "lora_dropout"
 
@@ -86,9 +87,10 @@ def prepare(
     network.to(accelerator.device)
     # the mode for evaluation leaves out DDP: gradients are summed over processes once a step, in `parallel`
     prepared = accelerator.prepare_model(network, evaluation_mode=True)
-    optimizer = accelerator.prepare_optimizer(
-        make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
-    )
+    adamw = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
+    optimizer = accelerator.prepare_optimizer(adamw)
+    if uses_zero():
+        prepared = make_engine(prepared, adamw, config.max_grad_norm)
     schedule = make_schedule(plan.num_steps, config.warmup_fraction, config.schedule)
     masking = TokenMasking.of(model.tokenizer, config.token_masking, config.seed) if config.token_masking else None
     loading = Loading(split, masking, config.dataloader_num_workers)

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from nlp_transfer.training.watchdog import RUNNING, begin_watching
+from nlp_transfer.training.zero import zero_settings
 
 
 def processes() -> PartialState:
@@ -18,6 +19,7 @@ def processes() -> PartialState:
     accelerate takes processes without a GPU for separate runs unless it is told that they use the CPU, and reads
     ACCELERATE_USE_CPU too late when this state is asked for before an ``Accelerator`` was made.
     """
+    zero_settings()  # before accelerate looks for them
     group = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     if group.num_processes > 1:
         join(group.process_index, group.num_processes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from nlp_transfer import __version__
 from nlp_transfer.adapters.lora import adapter_settings
@@ -20,12 +19,14 @@ from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.fingerprints import code_sha256, hash_json
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.tasks.base import Task
+from nlp_transfer.training import zero
 from nlp_transfer.training.checkpointing import FORMAT, Checkpoint, Tensors
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan
 from nlp_transfer.training.parallel import gathered, is_sharded, own_part, tensors_from_main, weights_of, whole
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.zero import uses_zero
 
 PLANNED = ("num_epochs", "learning_rate")
 """Settings that the plan holds, chosen or given."""
@@ -79,8 +80,8 @@ def capture(run: Run, best: Tensors | None, log: bytes, origin: Origin) -> Check
         "made_with": origin.made_with,
     }
     return Checkpoint(
-        weights=on_cpu(weights),
-        optimizer=on_cpu(optimizer_state(weights, run.state.optimizer.optimizer)),
+        weights=on_cpu(weights.items()),
+        optimizer=on_cpu(optimizer_state(run, weights)),
         best=best,
         state=state,
         log=log,
@@ -93,13 +94,7 @@ def restore(run: Run, state: Mapping[str, Any], checkpoint: Checkpoint | None) -
     with torch.no_grad():
         for name, saved in tensors_from_main(checkpoint.weights if checkpoint else None):
             weights[name].copy_(own_part(saved, weights[name]))
-    optimizer = run.state.optimizer.optimizer
-    for key, saved in tensors_from_main(checkpoint.optimizer if checkpoint else None):
-        name, _, quantity = key.rpartition("/")
-        # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
-        # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
-        own = own_part(saved, weights[name]) if saved.shape == weights[name].shape else saved.cpu()
-        optimizer.state[weights[name]][quantity] = own.clone()
+    restore_optimizer(run, weights, tensors_from_main(checkpoint.optimizer if checkpoint else None))
     progress = run.state.progress
     for name, value in state["progress"].items():
         setattr(progress, name, value)
@@ -111,21 +106,35 @@ def restore(run: Run, state: Mapping[str, Any], checkpoint: Checkpoint | None) -
         run.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def restore_optimizer(run: Run, weights: Mapping[str, nn.Parameter], tensors: Iterator[tuple[str, Tensor]]) -> None:
+    if uses_zero():
+        zero.restore(run.state.network, weights, tensors)
+        return
+    optimizer = run.state.optimizer.optimizer
+    for key, saved in tensors:
+        name, _, quantity = key.rpartition("/")
+        # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
+        # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
+        own = own_part(saved, weights[name]) if saved.shape == weights[name].shape else saved.cpu()
+        optimizer.state[weights[name]][quantity] = own.clone()
+
+
+def on_cpu(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Whole, and copies, since the originals go on changing; in the main process. The others only help to gather."""
     keeps = processes().is_main_process
-    gathered_up = ((name, whole(tensor).detach()) for name, tensor in tensors.items())
+    gathered_up = ((name, whole(tensor).detach()) for name, tensor in tensors)
     return {name: tensor.to("cpu", copy=True) for name, tensor in gathered_up if keeps}
 
 
-def optimizer_state(weights: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
+def optimizer_state(run: Run, weights: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
     """Under ``weight name/quantity``."""
+    if uses_zero():
+        yield from zero.optimizer_state(run.state.network, weights)
+        return
     names: dict[Tensor, str] = {parameter: name for name, parameter in weights.items()}
-    return {
-        f"{names[parameter]}/{quantity}": value
-        for parameter, quantities in optimizer.state.items()
-        for quantity, value in quantities.items()
-    }
+    for parameter, quantities in run.state.optimizer.optimizer.state.items():
+        for quantity, value in quantities.items():
+            yield f"{names[parameter]}/{quantity}", value
 
 
 def made_of(
@@ -163,6 +172,7 @@ def made_with(run: Run, config: TrainingConfig) -> dict[str, dict[str, Any]]:
         "passes": {
             "processes": run.accelerator.num_processes,
             "sharded": is_sharded(run.accelerator),
+            "DeepSpeed": uses_zero(),
             **{name: getattr(config, name) for name in PASSES},
         },
         "handling": {name: getattr(config, name) for name in HANDLING},

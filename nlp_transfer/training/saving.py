@@ -125,7 +125,7 @@ class Saving:
 
     def keep_best(self) -> None:
         """The weights as they are now; the next checkpoint holds them."""
-        self._best = on_cpu(weights_of(self._run.network))
+        self._best = on_cpu(weights_of(self._run.network).items())
 
     def best_model(self) -> Model:
         """The model as it was after its best epoch."""

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.processes import PROJECT, launch, launch_words, nlp_transfer
+from tests.processes import FSDP2, NO_DEEPSPEED, PROJECT, ZERO, launch, launch_words, nlp_transfer
 from tests.promises import evaluate_alone
 
 pytestmark = pytest.mark.multiprocess
 
 MOST_ROWS = 40
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 PROCESS_TIMEOUT = 4
+STAGE_1 = {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}
 RECIPE = PROJECT / "recipes" / "text_classification.py"
 
 
@@ -40,16 +40,25 @@ def settings(tsv: Path, checkpoint: str, run_dir: Path, **training: object) -> l
     return words + [word for name, value in options.items() for word in (f"--training.{name}", str(value))]
 
 
-def test_sharded_weights_learn_what_whole_copies_learn(checkpoint, tsv, tmp_path):
-    for name, variables in (("whole", {}), ("sharded", SHARDED)):
-        launch(2, RECIPE, *settings(tsv, checkpoint, tmp_path / name, dropout=0), variables=variables)
+@pytest.mark.parametrize(
+    ("kind", "variables"),
+    [
+        pytest.param("sharded", FSDP2, id="FSDP2"),
+        pytest.param("DeepSpeed", ZERO, id="ZeRO 2", marks=NO_DEEPSPEED),
+        pytest.param("DeepSpeed", ZERO | STAGE_1, id="ZeRO 1", marks=[NO_DEEPSPEED, pytest.mark.slow]),
+    ],
+)
+def test_what_is_spread_over_processes_learns_what_whole_copies_learn(checkpoint, tsv, tmp_path, kind, variables):
+    for name, configured in (("whole", {}), ("sharded", variables)):
+        options = {"dropout": 0, "batch-size": 2, "gradient-accumulation-steps": 2}
+        launch(2, RECIPE, *settings(tsv, checkpoint, tmp_path / name, **options), variables=configured)
     whole, sharded = (
         load_file(tmp_path / name / "model" / "adapter_model.safetensors") for name in ("whole", "sharded")
     )
     assert whole.keys() == sharded.keys()
     assert max(float((whole[name] - sharded[name]).abs().max()) for name in whole) <= 1e-5
     state = json.loads(next((tmp_path / "sharded").glob("checkpoints/*/state.json")).read_text())
-    assert state["made_with"]["passes"]["sharded"] is True
+    assert state["made_with"]["passes"][kind] is True
     done = nlp_transfer("predict", tmp_path / "sharded" / "model", "a text")
     assert done.returncode == 0, done.stderr
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import launch
+from tests.processes import FSDP2, NO_DEEPSPEED, ZERO, launch
 from tests.promises import stopped_runs
-
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 def check(found: dict, log: Path) -> None:
@@ -39,8 +37,12 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(case, checkpoint, request, tm
     ("case", "variables"),
     [
         pytest.param("LoRA", {}, id="whole copies"),
-        pytest.param("LoRA", SHARDED, id="FSDP2"),
-        pytest.param("all weights", SHARDED, id="FSDP2, all weights", marks=pytest.mark.slow),
+        pytest.param("LoRA", FSDP2, id="FSDP2"),
+        pytest.param("all weights", FSDP2, id="FSDP2, all weights", marks=pytest.mark.slow),
+        pytest.param("the head alone", FSDP2, id="FSDP2, the head alone", marks=pytest.mark.slow),
+        pytest.param("LoRA", ZERO, id="DeepSpeed", marks=NO_DEEPSPEED),
+        pytest.param("all weights", ZERO, id="DeepSpeed, all weights", marks=[NO_DEEPSPEED, pytest.mark.slow]),
+        pytest.param("steps left out", ZERO, id="DeepSpeed, steps left out", marks=[NO_DEEPSPEED, pytest.mark.slow]),
         pytest.param("accumulation", {}, id="accumulation", marks=pytest.mark.slow),
     ],
 )
