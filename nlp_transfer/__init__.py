@@ -12,7 +12,6 @@ if TYPE_CHECKING:
         load_sequence_classifier as load_sequence_classifier,
         load_token_classifier as load_token_classifier,
     )
-    from nlp_transfer.cli import launch as launch
     from nlp_transfer.data.config import NerData as NerData, TextData as TextData
     from nlp_transfer.data.evaluate_metric import EntityF1 as EntityF1
     from nlp_transfer.data.examples import TaggedExample as TaggedExample, TextExample as TextExample
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from nlp_transfer.inference.predictor import Entity as Entity, Predictor as Predictor, load as load
     from nlp_transfer.known_checkpoints import default_checkpoint as default_checkpoint
     from nlp_transfer.labels import LabelSet as LabelSet, Span as Span
+    from nlp_transfer.launching import launch as launch
     from nlp_transfer.metrics import Metrics as Metrics, Score as Score
     from nlp_transfer.run_folder import finish_run as finish_run, start_run as start_run
     from nlp_transfer.tasks.config import (
@@ -54,7 +54,6 @@ PUBLIC = {
     "adapters.lora": ("add_adapter",),
     "artifacts": ("load_model", "save_model"),
     "checkpoints": ("Model", "load_sequence_classifier", "load_token_classifier"),
-    "cli": ("launch",),
     "data.config": ("NerData", "TextData"),
     "data.evaluate_metric": ("EntityF1",),
     "data.examples": ("TaggedExample", "TextExample"),
@@ -72,6 +71,7 @@ PUBLIC = {
     ),
     "inference.predictor": ("Entity", "Predictor", "load"),
     "labels": ("LabelSet", "Span"),
+    "launching": ("launch",),
     "metrics": ("Metrics", "Score"),
     "run_folder": ("finish_run", "start_run"),
     "tasks.config": ("NerConfig", "TextClassificationConfig"),

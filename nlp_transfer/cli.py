@@ -1,21 +1,13 @@
-"""The ``nlp-transfer`` command, and ``launch``, which makes a command of a recipe.
-
-The only module that imports the command-line library. It loads torch only when a command needs it.
-"""
+"""The ``nlp-transfer`` command. It loads torch only when a command needs it."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
-import os
-import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -23,94 +15,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from nlp_transfer import __version__
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
 from nlp_transfer.checking.config import CheckConfig
-from nlp_transfer.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_FAILURE,
-    EXIT_OK,
-    EXIT_STOPPED,
-    ConfigError,
-    DataError,
-    Interrupted,
-    NlpTransferError,
-    counted,
-)
-from nlp_transfer.signals import exit_with, noting_stops, stop_at_once
-
-C = TypeVar("C")
-
-EXIT_INTERRUPTED = 130
-WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-NOT_WORDS = re.compile(r"[─-╿-]{3,}|[│╭╮╰╯]")
-
-
-def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
-    """Make a command of a recipe: every field of its config is a flag. Exits with the code of ``errors``."""
-
-    def work() -> None:
-        config = parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run)
-        with noting_stops(getattr(config, "run_dir", None)):
-            run(config)
-
-    with stop_at_once():
-        code = guarded(work)
-    exit_with(code)
-
-
-def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
-    story = sys.modules[run.__module__].__doc__ or ""
-    with one_line_errors():
-        return tyro.cli(config_type, args=args, prog=prog, description=story.partition("\n")[0])
-
-
-def guarded(work: Callable[[], object]) -> int:
-    """Run, and turn what is raised on purpose into one line and an exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries below, to their own authors
-    try:
-        work()
-    except NlpTransferError as error:
-        return fail(str(error), error.exit_code)
-    except BrokenPipeError:  # whoever reads our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        code = EXIT_BAD_INPUT if isinstance(error, WRONG_PATH) else EXIT_FAILURE
-        return fail(f"{error.filename or 'the machine'}: {error.strerror or error}", code)
-    except Interrupted as stopped:
-        return fail(str(stopped), EXIT_STOPPED, kind="stopped")
-    except KeyboardInterrupt:
-        return fail("interrupted", EXIT_INTERRUPTED)
-    return EXIT_OK
-
-
-def fail(message: str, code: int, kind: str = "error") -> int:
-    from nlp_transfer.reporting.progress import is_main_process
-
-    line = f"{kind}: {' '.join(message.split())}"
-    if is_main_process():
-        print(line, file=sys.stderr)
-    elif code == EXIT_FAILURE:  # what is wrong with the input, every process finds; this may be of one alone
-        print(f"[process {os.environ['RANK']}] {line}", file=sys.stderr)
-    return code
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """tyro draws a box of several lines and exits; say the same in one line."""
-    drawn = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(drawn):
-            yield
-    except SystemExit as exit_:
-        if exit_.code in (None, 0):
-            raise
-        raise ConfigError(one_line(drawn.getvalue())) from None
-
-
-def one_line(box: str) -> str:
-    """The words of the box without its title and its frame."""
-    lines = [NOT_WORDS.sub(" ", line).strip() for line in box.splitlines()]
-    words = " ".join(line for line in lines[1:] if line)
-    message, _, _ = words.partition("Argument helptext:")
-    return message.replace("For full helptext, run:", "See").replace("For full helptext, run", "See").strip()
+from nlp_transfer.errors import EXIT_OK, ConfigError, DataError, counted
+from nlp_transfer.launching import guarded, launch, one_line_errors
 
 
 def list_recipes() -> None:

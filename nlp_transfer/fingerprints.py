@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+PACKAGE = Path(__file__).parent
 PROBES = (
     "Hello, World!",
     "naïve café — 漢字 🙂",
@@ -66,6 +68,18 @@ def hash_json(value: Any) -> str:
 def code_sha256() -> str:
     """Of the toolkit's own code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def own_code_sha256(task: type) -> str:
+    """Of the user's code: the program or recipe, and what defines the task. (Not of what these import.)"""
+    names = {
+        "__main__",
+        *(name for name in sys.modules if name.startswith("recipe_")),
+        *(c.__module__ for c in task.__mro__),
+    }
+    files = {getattr(sys.modules.get(name), "__file__", None) or "" for name in names}
+    own = {Path(file) for file in files if file.endswith(".py") and not Path(file).is_relative_to(PACKAGE)}
+    return hash_json(sorted(hash_files([path]) for path in own if path.is_file()))

@@ -40,7 +40,8 @@ class Received:
         if self.name is None:
             self.name, self.since = signal.Signals(number).name, time.monotonic()
             if self.promise and os.environ.get("RANK", "0") == "0":
-                os.write(2, f"{self.name}: {self.promise}\n".encode())  # print may be at work itself
+                with suppress(OSError):  # who reads may be gone, with the same Ctrl-C
+                    os.write(2, f"{self.name}: {self.promise}\n".encode())  # print may be at work itself
         insists = number == signal.SIGINT and time.monotonic() - self.since > PATIENCE
         if (insists or not self.can_wait) and not self.is_late:
             self.stop()

@@ -236,6 +236,15 @@ def test_the_script_for_slurm_queues_its_job_again_when_it_was_stopped_and_only_
     job = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "here"}
     variables = environment() | job | {"ACCELERATE_USE_CPU": "true", "PATH": f"{desk}/bin:{os.environ['PATH']}"}
 
+    stopped = desk / "runs" / "slurm" / "stopped.json"  # of the time before; this start fails
+    stopped.parent.mkdir(parents=True)
+    stopped.write_text("{}")
+    Path("train.conll").rename("away.conll")
+    failed = subprocess.run(["bash", "job.sh"], env=variables, check=False, capture_output=True, text=True, timeout=300)
+    assert "error: " in failed.stderr
+    assert not Path("requeued.txt").exists()
+    Path("away.conll").rename("train.conll")
+
     with subprocess.Popen(["bash", "job.sh"], env=variables, stderr=subprocess.PIPE, text=True) as running:
         while not list(desk.glob("runs/slurm/checkpoints/step-*")):
             assert running.poll() is None, running.stderr.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Notes(Console):
+    """Falls silent when nobody reads any more (``2>&1 | tee``, and tee has ended): no work ends for that."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+console = Notes(stderr=True, highlight=False, soft_wrap=True)
 """Progress and notes go to standard error; standard output holds results only."""
 
 SHOWN_AFTER = 2.0

@@ -166,10 +166,15 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """One that ``last_checkpoint`` has found whole."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """Of a checkpoint that ``last_checkpoint`` has found whole, whatever its format."""
+    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text("utf-8"))
+    return state
+
+
+def read_checkpoint(folder: Path, state: dict[str, Any]) -> Checkpoint:
+    """All of it. Raises ConfigError where its format is another one."""
     best = folder / BEST_FILE
-    state = json.loads((folder / STATE_FILE).read_text("utf-8"))
     if state.get("format") != FORMAT:
         raise ConfigError(
             f"{folder} has format {state.get('format')}, and this version reads format {FORMAT}. Finish the run with "

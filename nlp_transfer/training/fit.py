@@ -13,7 +13,7 @@ from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import Interrupted, TrainingError, counted
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
-from nlp_transfer.signals import RECEIVED, noting_stops, stop_when_asked
+from nlp_transfer.signals import RECEIVED, noting_stops, stop_at_once, stop_when_asked
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.evaluate import predict_split, say_cut
@@ -22,6 +22,7 @@ from nlp_transfer.training.loop import StepResult, train_steps
 from nlp_transfer.training.parallel import from_main, in_any_process, refuse_different_weights
 from nlp_transfer.training.passes import advice_where_memory_ends
 from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
+from nlp_transfer.training.processes import processes
 from nlp_transfer.training.resume import Origin, made_of, made_with
 from nlp_transfer.training.saving import Saving, alone_in
 from nlp_transfer.training.tracking import Trackers
@@ -52,6 +53,7 @@ def fit(
     when the run cannot go on; Interrupted when a signal stopped it, with a checkpoint written. The random number
     generators of Python, numpy and torch are set anew for every micro-batch.
     """
+    processes()  # the watch over them begins
     set_timeout(config.process_timeout)
     metric = choose_metric(task, config)
     train, validation = (
@@ -63,10 +65,10 @@ def fit(
     say_cut(held_out, "validation", task.token_limit(model))
     trackers = Trackers(run.accelerator)
     log = Log(run_dir, run.state.progress, trackers, writes=run.accelerator.is_main_process)
-    origin = Origin(made_of(run, task, held_out, config, metric), made_with(run, config))
+    origin = Origin(made_of(run, task, held_out, config, metric), made_with(run, task, config))
     saving = Saving(run, run_dir, log, config.keep_checkpoints, origin)
     session = Session(run, task, train, Validation(held_out, validation, metric), config, log, saving)
-    with noting_stops(run_dir), naming_the_lost(), advice_where_memory_ends(), alone_in(run_dir):
+    with stop_at_once(), noting_stops(run_dir), naming_the_lost(), advice_where_memory_ends(), alone_in(run_dir):
         if not saving.begin(overwrite=overwrite):
             accelerator = run.accelerator
             log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
@@ -111,10 +113,12 @@ class Session(Generic[E, P]):
             try:
                 self.train(bar)
             except Interrupted as stopped:
+                if RECEIVED.has_raised:  # wherever that was: a step may be half done
+                    raise
                 self.saving.save()
                 step = self.run.state.progress.step
                 raise Interrupted(f"{stopped} at step {step:,}; the same command goes on from there") from None
-        self._look_for_signals()  # one may have come after the last look
+        self._look_for_signals()  # one may have come after the last look, and everything is saved
 
     def train(self, bar: Bar) -> None:
         progress = self.run.state.progress

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nlp_transfer import __version__
 from nlp_transfer.adapters.lora import adapter_settings
 from nlp_transfer.data.encoded import EncodedSplit
-from nlp_transfer.fingerprints import code_sha256, hash_json
+from nlp_transfer.fingerprints import code_sha256, hash_json, own_code_sha256
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.training import zero
@@ -156,11 +156,14 @@ def made_of(
     }
 
 
-def made_with(run: Run, config: TrainingConfig) -> dict[str, dict[str, Any]]:
+def made_with(run: Run, task: Task[Any, Any], config: TrainingConfig) -> dict[str, dict[str, Any]]:
     """By what a change does to the result: see ``EFFECTS``."""
     device = run.accelerator.device
     return {
-        "code": {"nlp_transfer": f"{__version__} ({code_sha256()[:12]})"},
+        "code": {
+            "nlp_transfer": f"{__version__} ({code_sha256()[:12]})",
+            "recipe or program": own_code_sha256(type(task))[:12],
+        },
         "machine": {
             **{name: version(name) for name in LIBRARIES},
             "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",

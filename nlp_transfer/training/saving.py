@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from nlp_transfer.errors import ConfigError, TrainingError
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.training.checkpointing import (
     FOLDER,
+    FORMAT,
     LOG_FILE,
     Checkpoint,
     Tensors,
     checkpoint_name,
     last_checkpoint,
     read_checkpoint,
+    read_state,
     write_checkpoint,
 )
 from nlp_transfer.training.log import METRICS_FILE, Log, refuse_finished
@@ -32,6 +35,8 @@ from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
 
 LOCK_FILE = Path(FOLDER, ".lock")
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system says that has none: NFS without its lock service, some of clusters."""
 LOCK_PATIENCE = 5.0
 """Seconds to wait for a run in the same folder that is just ending."""
 
@@ -97,7 +102,11 @@ class Saving:
             if (self._run_dir / LOG_FILE).exists():
                 say(f"No whole checkpoint is left of the unfinished run in {self._run_dir}: it begins anew.")
             return None
-        self._found = read_checkpoint(folder)
+        state = read_state(folder)
+        if overwrite and state.get("format") != FORMAT:
+            say(f"{self._run_dir} holds an unfinished run of another version, which is replaced.")
+            return None
+        self._found = read_checkpoint(folder, state)
         changed = differences(self._found.state["made_of"], self._origin.made_of)
         if not changed:
             return self._found.state
@@ -143,7 +152,8 @@ class Saving:
 @contextmanager
 def alone_in(run_dir: Path) -> Iterator[None]:
     """Raises ConfigError where another run is at work in the folder: a job that was queued again, or typed twice."""
-    lock = FileLock(run_dir / LOCK_FILE, timeout=LOCK_PATIENCE)
+    # no soft lock in its stead: after a kill that would stay, and refuse the run on any other machine
+    lock = FileLock(run_dir / LOCK_FILE, timeout=LOCK_PATIENCE, fallback_to_soft=False)
 
     def acquire() -> None:
         (run_dir / LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +163,9 @@ def alone_in(run_dir: Path) -> Iterator[None]:
             raise ConfigError(
                 f"Another run is at work in {run_dir}. Wait for its end, or name another folder."
             ) from None
-        except RuntimeError:  # what filelock raises for a file system without locks
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
             say(f"{run_dir} lies where files cannot be locked: see that no other run writes there.")
 
     by_main(acquire)

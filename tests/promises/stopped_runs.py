@@ -96,7 +96,7 @@ class TrappedSession(fit.Session[Any, Any]):
         TRAP.called("epoch")
 
 
-def train(checkpoint: str, corpus: Path, case: dict[str, Any], run_dir: Path) -> nt.Model:
+def train(checkpoint: str, corpus: Path, case: dict[str, Any], run_dir: Path, *, overwrite: bool = False) -> nt.Model:
     """One start of a run; raises Interrupted if the trap was hit."""
     options = SETTINGS | case
     adapter, as_iterable = options.pop("adapter", "lora"), options.pop("as_iterable", False)
@@ -114,7 +114,8 @@ def train(checkpoint: str, corpus: Path, case: dict[str, Any], run_dir: Path) ->
     examples: Iterable[Any] = iter(list(splits.train)) if as_iterable else splits.train
     config = nt.TrainingConfig(seed=seed, **options)
     with mock.patch.object(fit, "Session", TrappedSession):
-        return nt.fit(model, task, train=examples, validation=splits.validation, config=config, run_dir=run_dir)
+        parts = {"train": examples, "validation": splits.validation}
+        return nt.fit(model, task, **parts, config=config, run_dir=run_dir, overwrite=overwrite)
 
 
 def outcome(model: nt.Model, run_dir: Path) -> dict[str, str]:
