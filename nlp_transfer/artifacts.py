@@ -28,16 +28,25 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import nlp_transfer
+from nlp_transfer.adapters.lora import peft_task_type
 from nlp_transfer.adapters.trainable import trainable_state
-from nlp_transfer.checkpoints import Model, Origin, load_model as load_checkpoint, quiet_transformers
+from nlp_transfer.checkpoints import Model, Origin, described_shapes, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
 from nlp_transfer.durable import naming
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.fingerprints import hash_files
+from nlp_transfer.inspection import (
+    adapter_shapes,
+    read_json,
+    read_shapes,
+    refuse_not_finite,
+    refuse_odd_adapter,
+    refuse_other_tensors,
+)
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
 from nlp_transfer.labels import LabelSet
-from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest, read_manifest
+from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, WHOLE_FILES, Manifest, read_manifest
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import TextClassification
@@ -190,9 +199,8 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "none":
+        inspect_whole(folder, task)
         model = load_checkpoint(str(folder), task.labels, task.head)
-        if not model.brings_head:
-            raise ArtifactError(f"{folder} holds no head for the {len(task.labels)} labels of its {MANIFEST_FILE}.")
         return replace(model, origin=manifest.checkpoint, adapter="none"), task
     base = load_checkpoint(checkpoint or base_name(manifest.checkpoint), task.labels, task.head)
     check_base(manifest.checkpoint, base.origin, folder)
@@ -241,19 +249,35 @@ def check_base(expected: Origin, found: Origin, folder: Path) -> None:
 
 
 def attach(base: Model, folder: Path) -> PreTrainedModel:
-    """The adapter and head of ``folder`` on the base, every tensor accounted for."""
+    """The adapter and head of ``folder`` on the base: just the tensors that belong there, in their shapes."""
+    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
+    config = read_json(config_path)
+    refuse_odd_adapter(config, config_path)
+    if config["task_type"] != peft_task_type(base.network):
+        raise ArtifactError(f"{config_path}: task_type is {config['task_type']}, which the manifest's task is not.")
+    refuse_other_tensors(
+        read_shapes(weights_path), adapter_shapes(base.network, config, base.head_modules, config_path), weights_path
+    )
+    refuse_not_finite(load_file(weights_path), weights_path)
     try:
-        saved = load_file(folder / ADAPTER_FILES[1])
         with quiet_transformers():
             network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
-    expected = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
-    if odd := sorted(set(expected) ^ set(saved)):
-        raise ArtifactError(f"{folder}: the adapter's tensors do not fit the base (first: {odd[0]}).")
-    if bad := [name for name, tensor in saved.items() if not torch.isfinite(tensor).all()]:
-        raise ArtifactError(f"{folder}: {bad[0]} holds values that are not finite.")
     return network
+
+
+def inspect_whole(folder: Path, task: AnyTask) -> None:
+    """The same for a model of whole weights, against the network that its config describes, which is not built."""
+    config = read_json(folder / WHOLE_FILES[0])
+    weights_path = folder / WHOLE_FILES[1]
+    found = read_shapes(weights_path)
+    if odd := sorted(config.keys() & {"auto_map", "quantization_config"}):
+        raise ArtifactError(f"{folder / WHOLE_FILES[0]}: {odd[0]} is not read here, for it may name code.")
+    if list(config.get("id2label", {}).values()) != list(task.labels.names):
+        raise ArtifactError(f"{folder / WHOLE_FILES[0]} names other labels than {MANIFEST_FILE}.")
+    refuse_other_tensors(found, described_shapes(folder, task.labels, task.head, len(found)), weights_path)
+    refuse_not_finite(load_file(weights_path), weights_path)
 
 
 def umask() -> int:

@@ -11,21 +11,18 @@ Only safetensors and JSON are read, and ``trust_remote_code`` is always off.
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import huggingface_hub
 import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -34,18 +31,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from nlp_transfer.checkpoint_folders import find, refuse_other_folders
 from nlp_transfer.errors import CheckpointError, first_line
 from nlp_transfer.fingerprints import hash_files, hash_tensors, hash_tokenizer
-from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
 from nlp_transfer.labels import LabelSet
 
 HeadKind = Literal["sequence", "token"]
 
-SPELLINGS = (
-    "a Hub id such as 'FacebookAI/roberta-base' (with @revision if wanted), a folder, or 'package:module/folder'"
-)
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+AUTO: dict[HeadKind, Any] = {
+    "sequence": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+}
 SANE_LIMIT = 100_000
 """A tokenizer that knows no limit says 1e30."""
 
@@ -124,72 +120,29 @@ def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int =
     )
 
 
-def find(checkpoint: str) -> tuple[Path, str, str | None]:
-    """The local folder, the name without revision, and the commit if it came from the Hub."""
-    if checkpoint.startswith(PACKAGE_PREFIX):
-        return find_in_package(checkpoint), checkpoint, None
-    folder = Path(os.path.expanduser(checkpoint))
-    if folder.is_dir():
-        return folder, str(folder.resolve()), None
-    name, _, revision = checkpoint.partition("@")
-    if checkpoint.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
-        raise CheckpointError(f"There is no folder '{checkpoint}'. A checkpoint is {SPELLINGS}.")
-    folder = download(name, revision or None)
-    return folder, name, folder.name
-
-
-def find_in_package(checkpoint: str) -> Path:
-    module, _, inside = checkpoint.removeprefix(PACKAGE_PREFIX).partition("/")
-    spec = find_spec(module) if module.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise CheckpointError(
-            f"No installed package '{module}' for checkpoint '{checkpoint}'. "
-            f"Install it with pip, or name {SPELLINGS} that holds the same weights."
-        )
-    folder = Path(spec.submodule_search_locations[0], inside)
-    if not folder.is_dir():
-        raise CheckpointError(f"The installed package '{module}' has no folder '{inside}'.")
-    return folder
-
-
-def download(name: str, revision: str | None) -> Path:
+def described_shapes(folder: Path, labels: LabelSet, head: HeadKind, most_layers: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of the network that ``config.json`` describes, without making room for it."""
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*")
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = first_line(error).rstrip(".")
-        spelling = f"{name}@{revision}" if revision else name
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, id2label=dict(enumerate(labels.names)))
+        if config.num_hidden_layers > most_layers:
+            raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}, and there are {most_layers} tensors")
+        with torch.device("meta"):
+            network = AUTO[head].from_config(config, trust_remote_code=False)
+    except Exception as error:  # a damaged config.json ends in a dozen types
         raise CheckpointError(
-            f"Checkpoint '{spelling}' is no folder here and could not be downloaded from the Hub ({reason}). "
-            f"Check the spelling and the network; a checkpoint is {SPELLINGS}."
+            f"{folder / 'config.json'} cannot be read for a {head} head: {first_line(error)}"
         ) from error
-
-
-def refuse_other_folders(folder: Path, checkpoint: str) -> None:
-    """What is no checkpoint, but often named as one."""
-    if any(folder.glob("*.safetensors")) and (folder / "config.json").is_file():
-        return
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"'{checkpoint}' is an adapter, not a checkpoint. Name the checkpoint it was trained on; an adapter is "
-            "loaded with nt.load."
-        )
-    raise CheckpointError(
-        f"Checkpoint '{checkpoint}' lacks config.json or weights in safetensors, the only format read here. On the "
-        "Hub a revision such as @refs/pr/1 may have them; else convert it with transformers' save_pretrained."
-    )
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def load_network(
     folder: Path, checkpoint: str, labels: LabelSet, head: HeadKind, seed: int
 ) -> tuple[PreTrainedModel, set[str]]:
     """The network in fp32 and evaluation mode, and the names of the tensors that the checkpoint did not hold."""
-    auto = AutoModelForSequenceClassification if head == "sequence" else AutoModelForTokenClassification
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network, info = auto.from_pretrained(
+            network, info = AUTO[head].from_pretrained(
                 folder,
                 id2label=dict(enumerate(labels.names)),
                 label2id={name: i for i, name in enumerate(labels.names)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_files
+from nlp_transfer.inspection import read_json, refuse_odd_files
 from nlp_transfer.metrics import Metrics
 
 FORMAT = 1
@@ -59,20 +59,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. Name the 'model' folder of a run.")
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise damaged(path, str(error)) from error
+    refuse_odd_files(folder)
+    raw = read_json(path)
     check_fields(raw, path)
     manifest = Manifest(**{**raw, "checkpoint": Origin(**raw["checkpoint"])})
     check_files(manifest, folder)
     return manifest
 
 
-def check_fields(raw: Any, path: Path) -> None:
+def check_fields(raw: dict[str, Any], path: Path) -> None:
     """Names, types and what later code takes for granted of the values."""
-    if not isinstance(raw, dict):
-        raise damaged(path, "it is no JSON object")
     if raw.get("format") != FORMAT:
         raise ArtifactError(f"{path}: format {raw.get('format')} is unknown here; this version reads {FORMAT}.")
     if odd := sorted(set(FIELD_TYPES) ^ set(raw)):
@@ -87,6 +83,10 @@ def check_fields(raw: Any, path: Path) -> None:
         raise damaged(path, "task has a label twice, or no name")
     if set(raw["checkpoint"]) != {field.name for field in fields(Origin)}:
         raise damaged(path, "checkpoint has other fields than it should")
+    if not all(
+        isinstance(value, str) or (key, value) == ("revision", None) for key, value in raw["checkpoint"].items()
+    ):
+        raise damaged(path, "checkpoint holds something else than words")
     if raw["max_tokens"] < 1:
         raise damaged(path, f"max_tokens is {raw['max_tokens']}")
 

@@ -1,0 +1,184 @@
+"""What a folder of weights may hold. Looked at before anything of it is loaded: it may come from anybody.
+
+No number that is stated is believed: tensors are named and sized by the header of their file, which safetensors holds
+against the size of that file, and they must be those of the base. Nothing outside of the folder is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from nlp_transfer.adapters.lora import NO_TARGETS
+from nlp_transfer.errors import ArtifactError, counted, first_line
+
+MAX_JSON = 16 * 2**20
+"""Bytes. A manifest with long samples, or a tokenizer of a hundred languages, holds less."""
+MAX_SCALE = 1e4
+"""Of an adapter's output: alpha / rank. Beyond it, trained adapters do not lie, and fp16 overflows."""
+RUNNABLE = (".bin", ".ckpt", ".dll", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".so")
+"""Files that may run code when they are read. Nothing here reads them; who shares a folder needs none of them."""
+MODULE_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+DESCRIPTIVE = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "megatron_core"}
+"""Fields of ``adapter_config.json`` that loading takes no notice of."""
+COMPUTED = {
+    "peft_type": ("LORA",),
+    "task_type": ("SEQ_CLS", "TOKEN_CLS"),
+    "bias": ("none",),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+    "use_rslora": (True, False),
+    "use_dora": (True, False),
+    "qalora_group_size": (16,),
+}
+ADDED_BY_PEFT = ("classifier", "score")
+"""To the modules that are saved, whether the network has them or not."""
+SIZED = {"r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def refuse_odd_files(folder: Path) -> None:
+    """Raises ArtifactError for what is no plain file of this folder, and for files that may run code.
+
+    The Hub's cache holds links to its own store: they lead to ``blobs``, beside ``snapshots``.
+    """
+    own = folder.resolve()
+    store = own.parent.parent / "blobs" if own.parent.name == "snapshots" else own
+    for path in folder.iterdir():
+        target = path.resolve()
+        if path.is_symlink() and own not in target.parents and store not in target.parents:
+            raise ArtifactError(f"{path} leads out of its folder. Get the folder again from where it was made.")
+        mode = target.stat().st_mode if target.exists() else 0
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ArtifactError(f"{path} is no plain file. Remove it.")
+        if path.suffix.lower() in RUNNABLE:
+            raise ArtifactError(f"{path} may hold code, and only safetensors and JSON are read. Remove it.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ArtifactError for anything but an object of reasonable size."""
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        raise ArtifactError(f"{path} has {size:,} bytes; at most {MAX_JSON:,} are read.")
+    try:
+        raw = json.loads(path.read_text("utf-8"), parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets within brackets
+        raise ArtifactError(f"{path} is damaged ({first_line(error)}). Get it again from where it was made.") from error
+    if not isinstance(raw, dict):
+        raise ArtifactError(f"{path} is damaged (it is no JSON object). Get it again from where it was made.")
+    return raw
+
+
+def refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def read_shapes(path: Path) -> Shapes:
+    """Of every tensor in a safetensors file, from its header. Raises ArtifactError for numbers that are no floats."""
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            kinds = {name: one.get_dtype() for name, one in slices.items()}
+            shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is no whole safetensors file: {first_line(error)}") from error
+    if odd := [name for name, kind in kinds.items() if kind not in ("F32", "F16", "BF16")]:
+        raise ArtifactError(f"{path}: tensor '{odd[0]}' is of type {kinds[odd[0]]}; weights are F32, F16 or BF16.")
+    return shapes
+
+
+def refuse_odd_adapter(config: Mapping[str, Any], path: Path) -> None:
+    """Every setting of PEFT's that decides what is computed must be one that is known and bounded here.
+
+    Its patterns are regular expressions, which can take hours: names are compared as names.
+    """
+    for field, value in config.items():
+        known = COMPUTED.get(field)
+        if known is not None and value not in known:
+            raise ArtifactError(f"{path}: {field} is {shortened(value)}; read are {', '.join(map(str, known))}.")
+        if known is None and field not in SIZED | DESCRIPTIVE and value not in (None, False, [], {}, ""):
+            raise ArtifactError(f"{path}: {field} is {shortened(value)}, a setting that is not read here.")
+    for field in ("target_modules", "modules_to_save"):
+        names = config.get(field)
+        if names == NO_TARGETS and field == "target_modules":
+            continue
+        if not isinstance(names, list) or not all(isinstance(n, str) and MODULE_NAME.fullmatch(n) for n in names):
+            raise ArtifactError(f"{path}: {field} must be a list of names of modules, got {shortened(names)}.")
+    refuse_odd_scale(config, path)
+
+
+def refuse_odd_scale(config: Mapping[str, Any], path: Path) -> None:
+    rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ArtifactError(f"{path}: r must be a whole number from 1 on, got {shortened(rank)}.")
+    if not isinstance(alpha, int | float) or not 0 < alpha <= MAX_SCALE * rank:
+        raise ArtifactError(
+            f"{path}: lora_alpha must be above 0 and at most {MAX_SCALE:g} × r, got {shortened(alpha)}."
+        )
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ArtifactError(f"{path}: lora_dropout must be from 0 to below 1, got {shortened(dropout)}.")
+
+
+def refuse_other_tensors(found: Shapes, expected: Shapes, path: Path) -> None:
+    """Raises ArtifactError unless the file holds just the tensors that belong there, in their shapes."""
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ArtifactError(f"{path} lacks {counted(len(missing), 'tensor')} (first: {missing[0]}).")
+    if foreign := sorted(found.keys() - expected.keys()):
+        raise ArtifactError(f"{path} holds {counted(len(foreign), 'tensor')} that do not belong (first: {foreign[0]}).")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ArtifactError(f"{path}: {name} has shape {list(found[name])}, and its base asks for {list(shape)}.")
+
+
+def adapter_shapes(network: nn.Module, config: Mapping[str, Any], head: Sequence[str], path: Path) -> Shapes:
+    """What an adapter of this config holds for the base ``network``: low-rank weights, and the ``head`` as a whole."""
+    if not {*head} <= {*config["modules_to_save"]} <= {*head, *ADDED_BY_PEFT}:
+        raise ArtifactError(
+            f"{path}: the head is {', '.join(config['modules_to_save'])}, and the base's is {', '.join(head)}."
+        )
+    targets = [] if config["target_modules"] == NO_TARGETS else config["target_modules"]
+    shapes = dict(head_shapes(network, head))
+    for target in targets:
+        layer = layer_of(network, target)
+        if not isinstance(layer, nn.Linear) or any(target.startswith(f"{name}.") for name in head):
+            raise ArtifactError(f"{path}: '{target}' is no linear layer of the base's encoder.")
+        if config["r"] > min(layer.weight.shape):
+            raise ArtifactError(
+                f"{path}: r is {config['r']}; layer '{target}' takes at most {min(layer.weight.shape)}."
+            )
+        prefix, (out, into) = f"base_model.model.{target}", layer.weight.shape
+        shapes |= {f"{prefix}.lora_A.weight": (config["r"], into), f"{prefix}.lora_B.weight": (out, config["r"])}
+        if config.get("use_dora"):
+            shapes[f"{prefix}.lora_magnitude_vector"] = (out,)
+    return shapes
+
+
+def layer_of(network: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for module in head:
+        for name, tensor in network.get_submodule(module).state_dict().items():
+            yield f"base_model.model.{module}.{name}", tuple(tensor.shape)
+
+
+def refuse_not_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ArtifactError(f"{path}: {bad[0]} holds values that are not finite.")
+
+
+def shortened(value: Any) -> str:
+    text = repr(value) if not isinstance(value, float) or math.isfinite(value) else "not finite"
+    return text if len(text) <= 60 else f"{text[:60]}…"
