@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         NlpTransferError as NlpTransferError,
         TrainingError as TrainingError,
     )
-    from nlp_transfer.inference.predictor import Entity as Entity, Predictor as Predictor, load as load
+    from nlp_transfer.inference.bank import AdapterBank as AdapterBank
+    from nlp_transfer.inference.predictor import Predictor as Predictor, load as load
+    from nlp_transfer.inference.texts import Entity as Entity
     from nlp_transfer.known_checkpoints import default_checkpoint as default_checkpoint
     from nlp_transfer.labels import LabelSet as LabelSet, Span as Span
     from nlp_transfer.launching import launch as launch
@@ -69,7 +71,9 @@ PUBLIC = {
         "NlpTransferError",
         "TrainingError",
     ),
-    "inference.predictor": ("Entity", "Predictor", "load"),
+    "inference.bank": ("AdapterBank",),
+    "inference.predictor": ("Predictor", "load"),
+    "inference.texts": ("Entity",),
     "labels": ("LabelSet", "Span"),
     "launching": ("launch",),
     "metrics": ("Metrics", "Score"),

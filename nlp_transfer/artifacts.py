@@ -191,11 +191,7 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
 
     Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer.
     """
-    if not (folder / MANIFEST_FILE).exists() and (folder / "model" / MANIFEST_FILE).is_file():
-        folder = folder / "model"  # the folder of the whole run was named
-    for run_dir in (folder, folder.parent):
-        if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
-            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Its command goes on.")
+    folder = model_folder(folder)
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "none":
@@ -206,6 +202,16 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     check_base(manifest.checkpoint, base.origin, folder)
     network = attach(base, folder)
     return replace(base, network=network.eval(), adapter=manifest.adapter), task
+
+
+def model_folder(folder: Path) -> Path:
+    """Also where the folder of the whole run was named."""
+    if not (folder / MANIFEST_FILE).exists() and (folder / "model" / MANIFEST_FILE).is_file():
+        folder = folder / "model"
+    for run_dir in (folder, folder.parent):
+        if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
+            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Its command goes on.")
+    return folder
 
 
 def make_task(manifest: Manifest) -> AnyTask:
@@ -250,6 +256,19 @@ def check_base(expected: Origin, found: Origin, folder: Path) -> None:
 
 def attach(base: Model, folder: Path) -> PreTrainedModel:
     """The adapter and head of ``folder`` on the base: just the tensors that belong there, in their shapes."""
+    inspected_config(base, folder)
+    weights_path = folder / ADAPTER_FILES[1]
+    refuse_not_finite(load_file(weights_path), weights_path)
+    try:
+        with quiet_transformers():
+            network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
+    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
+    return network
+
+
+def inspected_config(base: Model, folder: Path) -> dict[str, Any]:
+    """``adapter_config.json``, once it and the names and shapes of the tensors are found to fit the base."""
     config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     config = read_json(config_path)
     refuse_odd_adapter(config, config_path)
@@ -258,13 +277,7 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
     refuse_other_tensors(
         read_shapes(weights_path), adapter_shapes(base.network, config, base.head_modules, config_path), weights_path
     )
-    refuse_not_finite(load_file(weights_path), weights_path)
-    try:
-        with quiet_transformers():
-            network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
-    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
-    return network
+    return config
 
 
 def inspect_whole(folder: Path, task: AnyTask) -> None:

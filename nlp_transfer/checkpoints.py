@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -126,13 +128,22 @@ def described_shapes(folder: Path, labels: LabelSet, head: HeadKind, most_layers
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, id2label=dict(enumerate(labels.names)))
         if config.num_hidden_layers > most_layers:
             raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}, and there are {most_layers} tensors")
-        with torch.device("meta"):
-            network = AUTO[head].from_config(config, trust_remote_code=False)
+        network = skeleton(config, labels, head)
     except Exception as error:  # a damaged config.json ends in a dozen types
         raise CheckpointError(
             f"{folder / 'config.json'} cannot be read for a {head} head: {first_line(error)}"
         ) from error
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def skeleton(config: PreTrainedConfig, labels: LabelSet, head: HeadKind) -> PreTrainedModel:
+    """The network that a config describes under a head for ``labels``, on the meta device: it takes no room."""
+    own = deepcopy(config)
+    own.id2label = dict(enumerate(labels.names))
+    own.label2id = {name: i for i, name in enumerate(labels.names)}
+    with torch.device("meta"):
+        network: PreTrainedModel = AUTO[head].from_config(own, trust_remote_code=False)
+    return network
 
 
 def load_network(

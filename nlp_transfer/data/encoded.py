@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -157,6 +157,27 @@ class EncodedSplit:
 
     def _place(self, length: int, width: int) -> slice:
         return slice(length) if self.padding.side == "right" else slice(width - length, width)
+
+
+def put_together(splits: Sequence[EncodedSplit], num_examples: Sequence[int]) -> EncodedSplit:
+    """One split of the rows of several, which one tokenizer made; labels are left out. Examples are counted on."""
+    firsts = np.cumsum([0, *num_examples[:-1]])
+    return EncodedSplit(
+        {name: np.concatenate([split.inputs[name] for split in splits]) for name in splits[0].inputs},
+        counted_on([split.lengths for split in splits]),
+        np.zeros(sum(map(len, splits)), np.int64),
+        np.concatenate([split.examples + first for split, first in zip(splits, firsts, strict=True)]),
+        np.concatenate([split.starts for split in splits]),
+        np.concatenate([split.positions for split in splits]),
+        counted_on([np.diff(split.position_offsets) for split in splits]),
+        splits[0].padding,
+        token_labels=False,
+    )
+
+
+def counted_on(sizes: Sequence[IntArray]) -> IntArray:
+    """Where each of them begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
 
 
 def pack(rows: Iterable[Row], padding: Padding, *, token_labels: bool) -> EncodedSplit:

@@ -22,7 +22,8 @@ from nlp_transfer.data.reading import read_ner_file, read_text_file
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.errors import ConfigError, DataError
-from nlp_transfer.inference.predictor import Predictor, Text
+from nlp_transfer.inference.predictor import CHUNK, Predictor
+from nlp_transfer.inference.texts import Text
 from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import refuse_unknown
 from nlp_transfer.tasks.ner import Ner
@@ -30,8 +31,6 @@ from nlp_transfer.tasks.text_classification import Classification
 from nlp_transfer.training.evaluate import Evaluation, evaluate
 
 STANDARD_INPUT = "-"
-CHUNK = 1024
-"""Texts that are predicted together; memory does not grow with the file."""
 
 
 def evaluate_file(predictor: Predictor, file: str, columns: Mapping[str, Any]) -> Evaluation[Any, Any]:

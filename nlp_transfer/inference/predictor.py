@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
 
 from nlp_transfer.artifacts import AnyTask, load_model
-from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.cells import refuse_surrogates
-from nlp_transfer.data.examples import Source, TaggedExample, TextExample
-from nlp_transfer.data.raw_text import Word, split_words
+from nlp_transfer.checkpoints import Model, encoder_of
+from nlp_transfer.data.batching import inference_batches
+from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import DataError
+from nlp_transfer.inference.texts import Prediction, Question, Text, ask, refusal
 from nlp_transfer.reporting.progress import Bar, progress_bar
-from nlp_transfer.tasks.ner import Ner, Tagging
-from nlp_transfer.tasks.text_classification import Classification, TextClassification
-from nlp_transfer.training.evaluate import predict_split
+from nlp_transfer.tasks.base import Probabilities
+from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, predict_split
 from nlp_transfer.training.processes import processes
 
-Text = str | tuple[str, str] | list[str]
-"""A text; for tasks on pairs, two; for NER also a text that is already split into words."""
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A typed span of a text: ``text[start:end]``."""
-
-    text: str
-    label: str
-    start: int
-    """First character."""
-    end: int
-    """One past the last character."""
-    score: float
-    """Mean probability of its words' tags."""
-
-
-Prediction = Classification | list[Entity]
+CHUNK = 1024
+"""Texts of a stream that are predicted together; memory does not grow with the stream."""
+OnError = Literal["raise", "return"]
 
 
 def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
@@ -51,11 +39,15 @@ def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
 
 
 class Predictor:
-    """Answers for texts. Long texts are read in windows by NER; classification reads up to its limit of tokens."""
+    """Answers for texts, from any number of threads. Long texts are read as the model was trained to: NER in windows,
+    classification up to its limit of tokens unless it says otherwise.
+    """
 
     def __init__(self, model: Model, task: AnyTask) -> None:
         self.model = model
         self.task = task
+        self._tokenizing = threading.Lock()  # a tokenizer keeps what it was last asked to cut
+        model.network.to(processes().device)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -63,75 +55,93 @@ class Predictor:
         return self.task.classes
 
     @overload
-    def predict(self, texts: str | tuple[str, str]) -> Any: ...
+    def predict(self, texts: str | tuple[str, str], *, on_error: OnError = "raise") -> Any: ...
     @overload
-    def predict(self, texts: Sequence[Text]) -> list[Any]: ...
-    def predict(self, texts: str | tuple[str, str] | Sequence[Text]) -> Any:
+    def predict(self, texts: Sequence[Text], *, on_error: OnError = "raise") -> list[Any]: ...
+    def predict(self, texts: str | tuple[str, str] | Sequence[Text], *, on_error: OnError = "raise") -> Any:
         """A ``Classification``, or a list of ``Entity``, for one text; a list of these for a list of texts.
 
-        Offsets count characters of the text; of a list of words, of the words joined by blanks.
+        Offsets count characters of the text; of a list of words, of the words joined by blanks. An empty text has a
+        label like any other, and no entities.
+
+        Raises DataError for what is no text; with ``on_error`` "return" the error stands in that text's place, and all
+        others are answered.
         """
         if isinstance(texts, str | tuple):
-            return self.predict([texts])[0]
+            return self.predict([texts], on_error=on_error)[0]
         if not isinstance(texts, Sequence):
             raise DataError(f"predict takes a text or a list of texts, got {type(texts).__name__}.")
         with progress_bar("predicting", len(texts)) as bar:
-            return self.predict_batch(list(texts), bar)
+            return self.predict_batch(list(texts), bar, on_error=on_error)
 
-    def predict_batch(self, texts: list[Text], bar: Bar) -> list[Prediction]:
+    def stream(self, texts: Iterable[Text], *, on_error: OnError = "raise") -> Iterator[Any]:
+        """The prediction of each text in turn; holds some at a time, however many there are."""
+        waiting = iter(texts)
+        with progress_bar("predicting", None) as bar:
+            while chunk := list(islice(waiting, CHUNK)):
+                yield from self.predict_batch(chunk, bar, on_error=on_error)
+
+    def predict_batch(
+        self, texts: list[Text], bar: Bar, *, on_error: OnError = "raise"
+    ) -> list[Prediction | DataError]:
         """One part of longer work: ``bar`` shows how that goes."""
-        if not texts:
+        found: list[Any] = [refusal(self.task, text, number) for number, text in enumerate(texts, start=1)]
+        if on_error == "raise" and (errors := [error for error in found if error is not None]):
+            raise errors[0]
+        good = [i for i, error in enumerate(found) if error is None]
+        question = ask(self.task, [texts[i] for i in good])
+        for i, answer in zip(good, question.answers(self._probabilities(question.examples, bar)), strict=True):
+            found[i] = answer
+        return found
+
+    def predict_proba(self, texts: Sequence[Text]) -> Any:
+        """Probabilities, labels in the order of ``task.labels``: an array of shape ``(texts, labels)``; of NER a list
+        with an array of shape ``(words, tags)`` for each text.
+        """
+        with progress_bar("predicting", len(texts)) as bar:
+            found = self._probabilities(self._question(texts).examples, bar)
+        if self.task.token_labels:
+            return found
+        return np.stack([rows.mean(axis=0) for rows in found]) if found else np.zeros((0, len(self.task.labels)))
+
+    def embed(self, texts: Sequence[Text]) -> np.ndarray[Any, Any]:
+        """The mean over its tokens of the encoder's last hidden states, adapter included, for each text: an array of
+        shape ``(texts, width)``. (Reimers & Gurevych, 2019.)
+        """
+        examples = self._question(texts).examples
+        split = self._encode(examples)
+        encoder = encoder_of(self._plain_network())
+        sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
+        counts = np.zeros((len(examples), 1), np.float32)
+        for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS):
+            inputs = split.batch(indices).to(processes().device).inputs
+            mask = inputs[ATTENTION_MASK][..., None]
+            with torch.no_grad():
+                hidden = encoder(**inputs)[0] * mask
+            rows = split.examples[list(indices)]
+            np.add.at(sums, rows, hidden.sum(1).float().cpu().numpy())
+            np.add.at(counts, rows, mask.sum(1).cpu().numpy())
+        return sums / np.maximum(counts, 1)
+
+    def _question(self, texts: Sequence[Text]) -> Question:
+        if isinstance(texts, str):
+            raise DataError("expected a list of texts, got one text.")
+        for number, text in enumerate(texts, start=1):
+            if error := refusal(self.task, text, number):
+                raise error
+        return ask(self.task, texts)
+
+    def _encode(self, examples: Sequence[Any]) -> EncodedSplit:
+        with self._tokenizing:
+            return self.task.encode(examples, self.model)
+
+    def _plain_network(self) -> PreTrainedModel:
+        network: Any = self.model.network
+        plain: PreTrainedModel = network.get_base_model() if self.model.adapter != "none" else network
+        return plain
+
+    def _probabilities(self, examples: Sequence[Any], bar: Bar) -> list[Probabilities]:
+        if not examples:
             return []
-        for number, text in enumerate(texts, start=1):
-            check_text(text, number)
-        if isinstance(self.task, Ner):
-            return list(self._find_entities(self.task, texts, bar))
-        return list(self._classify(self.task, texts, bar))
-
-    def _classify(self, task: TextClassification, texts: list[Text], bar: Bar) -> list[Classification]:
-        examples = []
-        for number, text in enumerate(texts, start=1):
-            first, second = text if isinstance(text, tuple) and len(text) == 2 else (text, None)
-            if not isinstance(first, str):
-                raise DataError(f"text {number}: expected a text or a pair of texts, got {type(text).__name__}.")
-            examples.append(TextExample(first, (), Source("text", number), second))
-        return task.predictions(self._probabilities(task, examples, bar))
-
-    def _find_entities(self, task: Ner, texts: list[Text], bar: Bar) -> list[list[Entity]]:
-        joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
-        words = [split_words(text) if isinstance(text, str) else place(text) for text in texts]
-        examples = [
-            TaggedExample(tuple(word.text for word in row), (), Source("text", number))
-            for number, row in enumerate(words, start=1)
-        ]
-        taggings = task.predictions(self._probabilities(task, examples, bar))
-        return [entities(*item) for item in zip(joined, words, taggings, strict=True)]
-
-    def _probabilities(self, task: Any, examples: Sequence[Any], bar: Bar) -> Any:
-        split = task.encode(examples, self.model)
-        self.model.network.to(processes().device)
-        return predict_split(self.model.network, task, split, len(examples), bar, together=False)
-
-
-def check_text(text: Any, number: int) -> None:
-    parts = text if isinstance(text, list | tuple) else [text]
-    if not all(isinstance(part, str) for part in parts):
-        raise DataError(f"text {number}: expected a text or a pair of texts, got {type(text).__name__}.")
-    refuse_surrogates(" ".join(parts), f"text {number}")
-
-
-def place(words: Sequence[str]) -> list[Word]:
-    """Words with their places in the text that they make when joined by blanks."""
-    placed, start = [], 0
-    for word in words:
-        placed.append(Word(word, start, start + len(word)))
-        start += len(word) + 1
-    return placed
-
-
-def entities(text: str, words: Sequence[Word], tagging: Tagging) -> list[Entity]:
-    found = []
-    for span, score in tagging.entities():
-        start, end = words[span.start].start, words[span.end - 1].end
-        found.append(Entity(text[start:end], span.label, start, end, score))
-    return found
+        split = self._encode(examples)
+        return predict_split(self.model.network, self.task, split, len(examples), bar, together=False)

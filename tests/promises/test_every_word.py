@@ -19,7 +19,6 @@ import nlp_transfer as nt
 from nlp_transfer.data.encoded import UNREAD
 from nlp_transfer.data.raw_text import split_words
 from nlp_transfer.data.words import WordTokenizer
-from nlp_transfer.reporting.progress import Bar
 from tests.conftest import WORDS
 
 LABELS = nt.LabelSet.for_tags(["PER", "LOC"])
@@ -42,7 +41,6 @@ PIECES = [
     "ﬁ",
 ]
 BLANKS = [" ", "  ", "\n", "\t", "\u00a0", ", ", ""]
-SHOWN = Bar("", None, None)
 
 
 class Letters(PreTrainedTokenizer):
@@ -99,8 +97,7 @@ def predictor_of(make_checkpoint):
 
 
 def probabilities(predictor: nt.Predictor, words: list[str], long_texts: str) -> np.ndarray:
-    example = nt.TaggedExample(tuple(words), ())
-    [found] = predictor._probabilities(replace(predictor.task, long_texts=long_texts), [example], SHOWN)
+    [found] = nt.Predictor(predictor.model, replace(predictor.task, long_texts=long_texts)).predict_proba([words])
     return found
 
 

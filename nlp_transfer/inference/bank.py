@@ -1,0 +1,215 @@
+"""Many adapters on one base in memory, each with its own task, labels and head."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlp_transfer.artifacts import AnyTask, model_folder
+from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.batching import inference_batches
+from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
+from nlp_transfer.errors import ConfigError, DataError, NlpTransferError, did_you_mean, quoted
+from nlp_transfer.inference.bank_layers import Call, LowRank, calling, ranks_of, stacked, taken_out
+from nlp_transfer.inference.base import Base, Part
+from nlp_transfer.inference.heads import head_logits
+from nlp_transfer.inference.predictor import OnError
+from nlp_transfer.inference.texts import Question, Text, ask, refusal
+from nlp_transfer.tasks.base import Piece
+from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, joined
+from nlp_transfer.training.processes import processes
+
+Request = tuple[str, Text]
+"""The name of an adapter, and a text for it."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One adapter of the bank."""
+
+    number: int
+    """In the stacks of the layers."""
+    task: AnyTask
+    model: Model
+    """Its network is the head, on given hidden states."""
+    ranks: Mapping[str, int]
+    """Of the layers that it adapts."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The bank at one moment. A call works with the one that it began with, whatever is added or removed meanwhile."""
+
+    layers: Mapping[str, LowRank]
+    members: Mapping[str, Member]
+
+
+class AdapterBank:
+    """Answers for many adapters from any number of threads, in mixed batches: one pass through the encoder holds rows
+    of different adapters, and each row gets its own adapter's low-rank products and head.
+    """
+
+    def __init__(self) -> None:
+        self._base: Base | None = None
+        self._now = Snapshot({}, MappingProxyType({}))
+        self._changing = threading.Lock()
+        self._tokenizing = threading.Lock()  # a tokenizer keeps what it was last asked to cut
+
+    @classmethod
+    def load(
+        cls, folders: Sequence[str | Path] | Mapping[str, str | Path], *, checkpoint: str | None = None
+    ) -> AdapterBank:
+        """A bank of the model folders of finished runs, under their own names or those of a mapping.
+
+        Raises ArtifactError as ``nt.load`` does, and for a folder that was trained on another base than the first.
+        """
+        named = folders if isinstance(folders, Mapping) else {str(folder): folder for folder in folders}
+        bank = cls()
+        bank._put({name: Path(folder) for name, folder in named.items()}, checkpoint)
+        return bank
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._now.members)
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Of one adapter: the label names; of NER, the entity types."""
+        return self._member(self._now, name).task.classes
+
+    def add(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
+        """One more adapter, while others are answering. Raises ConfigError for a name that is taken."""
+        if name in self._now.members:
+            raise ConfigError(f"There is an adapter '{name}' in the bank already. Take replace, or another name.")
+        self._put({name: Path(folder)}, checkpoint)
+
+    def replace(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
+        """From the next call on, ``name`` is the adapter of ``folder``."""
+        self._member(self._now, name)
+        self._put({name: Path(folder)}, checkpoint)
+
+    def remove(self, name: str) -> None:
+        """Calls that have begun are still answered."""
+        with self._changing:
+            self._member(self._now, name)
+            self._now = rebuilt(self._now, {}, without={name})
+
+    def predict(self, requests: Sequence[Request], *, on_error: OnError = "raise") -> list[Any]:
+        """The answer to each request, as ``Predictor.predict`` gives it.
+
+        Raises ConfigError for a name that is none of the bank's, and DataError for what is no text of its task; with
+        ``on_error`` "return" the error stands in that request's place, and all others are answered.
+        """
+        now = self._now
+        found: list[Any] = [self._refusal(now, request, number) for number, request in enumerate(requests, start=1)]
+        if on_error == "raise" and (errors := [error for error in found if error is not None]):
+            raise errors[0]
+        asked: dict[str, list[int]] = {}
+        for i, (error, request) in enumerate(zip(found, requests, strict=True)):
+            if error is None:
+                asked.setdefault(request[0], []).append(i)
+        questions = {name: ask(now.members[name].task, [requests[i][1] for i in own]) for name, own in asked.items()}
+        for name, answers in self._answers(now, questions).items():
+            for i, answer in zip(asked[name], answers, strict=True):
+                found[i] = answer
+        return found
+
+    def _refusal(self, now: Snapshot, request: Any, number: int) -> NlpTransferError | None:
+        if not isinstance(request, tuple) or len(request) != 2 or not isinstance(request[0], str):
+            return DataError(f"request {number}: expected the name of an adapter and a text, got {request!r:.60}.")
+        try:
+            return refusal(self._member(now, request[0]).task, request[1], number)
+        except ConfigError as error:
+            return error
+
+    def _answers(self, now: Snapshot, questions: Mapping[str, Question]) -> dict[str, list[Any]]:
+        if not questions:
+            return {}
+        members = {name: now.members[name] for name in questions}
+        with self._tokenizing:
+            splits = [
+                members[name].task.encode(question.examples, members[name].model)
+                for name, question in questions.items()
+            ]
+        sizes = [len(question.examples) for question in questions.values()]
+        split = put_together(splits, sizes)
+        whose = np.repeat([member.number for member in members.values()], list(map(len, splits)))
+        by_number = {member.number: member for member in members.values()}
+        pieces = [
+            piece
+            for indices in self._batches(split, whose)
+            for piece in self._pass(now, by_number, split, whose, indices)
+        ]
+        probabilities = iter(joined(pieces, sum(sizes)))
+        return {
+            name: question.answers([next(probabilities) for _ in question.examples])
+            for name, question in questions.items()
+        }
+
+    def _batches(self, split: EncodedSplit, whose: np.ndarray[Any, Any]) -> list[Indices]:
+        """By length; of one adapter each, where rows of several cannot go through the encoder together."""
+        if self._base is None or self._base.mixes:
+            return inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)
+        return [
+            tuple(int(rows[i]) for i in indices)
+            for number in np.unique(whose)
+            for rows in [np.flatnonzero(whose == number)]
+            for indices in inference_batches(split.lengths[rows], INFERENCE_BATCH_TOKENS)
+        ]
+
+    @torch.no_grad()
+    def _pass(
+        self,
+        now: Snapshot,
+        members: Mapping[int, Member],
+        split: EncodedSplit,
+        whose: np.ndarray[Any, Any],
+        indices: Indices,
+    ) -> list[Piece]:
+        """One pass through the encoder, and then one through each head that has rows in it."""
+        assert self._base is not None
+        inputs = split.batch(indices).to(processes().device).inputs
+        numbers = whose[list(indices)]
+        present = np.unique(numbers)
+        rows = torch.from_numpy(numbers).to(processes().device)
+        with calling(Call(now.layers, rows, only=int(present[0]) if len(present) == 1 else None)):
+            hidden: Tensor = self._base.encoder(**inputs)[0]
+        pieces: list[Piece] = []
+        for number in present:
+            own = np.flatnonzero(numbers == number)
+            picked = torch.from_numpy(own).to(processes().device)
+            member = members[int(number)]
+            logits = head_logits(member.model.network, hidden[picked], {name: t[picked] for name, t in inputs.items()})
+            pieces += member.task.pieces(logits, split, tuple(indices[i] for i in own))
+        return pieces
+
+    def _member(self, now: Snapshot, name: str) -> Member:
+        if name not in now.members:
+            raise ConfigError(
+                f"There is no adapter '{name}' in the bank. It has {quoted(tuple(now.members)) or 'none'}."
+                f"{did_you_mean(name, now.members)}"
+            )
+        return now.members[name]
+
+    def _put(self, folders: Mapping[str, Path], checkpoint: str | None) -> None:
+        with self._changing:
+            base = self._base or Base()
+            parts = {name: base.read(model_folder(folder), checkpoint) for name, folder in folders.items()}
+            self._base, self._now = base, rebuilt(self._now, parts, without=set(parts))
+
+
+def rebuilt(now: Snapshot, parts: Mapping[str, Part], without: set[str]) -> Snapshot:
+    """All but ``without``, and ``parts``, in stacks of their own: the ones before are not touched."""
+    kept = {name: member for name, member in now.members.items() if name not in without}
+    pairs = [taken_out(now.layers, member.number, member.ranks) for member in kept.values()]
+    new = [Member(0, part.task, part.model, ranks_of(part.layers)) for part in parts.values()]
+    numbered = [replace(member, number=number) for number, member in enumerate([*kept.values(), *new])]
+    layers = stacked([*pairs, *(part.layers for part in parts.values())])
+    return Snapshot(layers, MappingProxyType(dict(zip([*kept, *parts], numbered, strict=True))))

@@ -1,0 +1,180 @@
+"""Many adapters on one base: a mixed batch gives what each gives alone, whatever happens around it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+
+import psutil
+import pytest
+
+import nlp_transfer as nt
+from tests.adapters_at_random import make_adapter
+from tests.conftest import FAMILIES
+from tests.corpus import REVIEWS, SENTENCES
+
+TEXTS = [" ".join(words) for words, _ in SENTENCES[:5]] + [text for text, _ in REVIEWS[:5]] + ["", "lovely " * 150]
+TOLERANCE = 1e-5
+NUMBER = 16
+
+
+@pytest.fixture(scope="module")
+def folders(checkpoint, tmp_path_factory):
+    """Eight adapters that classify and eight that tag; one of each trained the head alone."""
+    root = tmp_path_factory.mktemp("adapters")
+    kinds = {4: "head", 5: "head"}
+    return {f"a{n}": make_adapter(checkpoint, root / f"a{n}", n, kinds.get(n, "lora")) for n in range(NUMBER)}
+
+
+@pytest.fixture(scope="module")
+def alone(folders):
+    """What each adapter says of each text by itself."""
+    predictors = {name: nt.load(folder) for name, folder in folders.items()}
+    return {(name, text): predictors[name].predict(text) for name in folders for text in TEXTS}
+
+
+@pytest.fixture
+def bank(folders):
+    return nt.AdapterBank.load(folders)
+
+
+def differs(found, wanted) -> bool:
+    if isinstance(wanted, list):
+        places = [[(one.text, one.label, one.start, one.end) for one in both] for both in (found, wanted)]
+        return places[0] != places[1] or any(
+            abs(a.score - b.score) > TOLERANCE for a, b in zip(found, wanted, strict=True)
+        )
+    far = [abs(found.probabilities[name] - value) > TOLERANCE for name, value in wanted.probabilities.items()]
+    return found.labels != wanted.labels or any(far)
+
+
+def wrong(bank, requests, alone) -> list:
+    answers = bank.predict(requests)
+    return [request for request, found in zip(requests, answers, strict=True) if differs(found, alone[request])]
+
+
+def test_a_mixed_batch_gives_each_request_the_answer_of_its_adapter_alone(bank, alone):
+    requests = random.Random(0).sample(list(alone), len(alone))
+    assert wrong(bank, requests, alone) == []
+    assert bank.names == tuple(f"a{n}" for n in range(NUMBER))
+    assert bank.labels("a0") == ("A0", "B0")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_it_does_for_every_family(make_checkpoint, family, tmp_path):
+    checkpoint = str(make_checkpoint(family))
+    folders = {f"a{n}": make_adapter(checkpoint, tmp_path / f"a{n}", n, use_rslora=n == 2) for n in range(4)}
+    predictors = {name: nt.load(folder) for name, folder in folders.items()}
+    texts = [text for text in TEXTS if text]
+    alone = {(name, text): predictors[name].predict(text) for name in folders for text in texts}
+    requests = random.Random(0).sample(list(alone), len(alone))
+    assert wrong(nt.AdapterBank.load(folders), requests, alone) == []
+
+
+def test_adapters_come_and_go_between_calls(folders, alone):
+    first = [f"a{n}" for n in range(4)]
+    bank = nt.AdapterBank.load({name: folders[name] for name in first})
+    bank.add("a7", folders["a7"])
+    bank.remove("a1")
+    assert bank.names == ("a0", "a2", "a3", "a7")
+    assert wrong(bank, [(name, text) for name in bank.names for text in TEXTS], alone) == []
+    bank.replace("a0", folders["a8"])
+    answers = bank.predict([("a0", text) for text in TEXTS])
+    assert not any(differs(found, alone["a8", text]) for found, text in zip(answers, TEXTS, strict=True))
+    with pytest.raises(nt.ConfigError, match="'a0' in the bank already"):
+        bank.add("a0", folders["a0"])
+    with pytest.raises(nt.ConfigError, match="no adapter 'a1' in the bank"):
+        bank.remove("a1")
+
+
+def test_a_request_that_is_refused_harms_no_other(bank, alone):
+    good = [("a0", TEXTS[0]), ("a3", TEXTS[1])]
+    bad = [("a99", "x"), ("a0", ("a", "pair")), ("a0", 7), "a0", ("a1", "\ud800")]
+    for request in bad:
+        with pytest.raises(nt.NlpTransferError):
+            bank.predict([good[0], request])
+    answers = bank.predict([good[0], *bad, good[1]], on_error="return")
+    assert [isinstance(answer, nt.NlpTransferError) for answer in answers] == [False, *[True] * len(bad), False]
+    assert not differs(answers[0], alone[good[0]])
+    assert not differs(answers[-1], alone[good[1]])
+    assert bank.predict([]) == []
+
+
+def test_what_cannot_share_a_base_is_refused(checkpoint, make_checkpoint, folders, tmp_path):
+    bank = nt.AdapterBank.load({"a0": folders["a0"]})
+    other = shutil.copytree(make_checkpoint("bert"), tmp_path / "other")
+    odd = {
+        "whole weights": make_adapter(checkpoint, tmp_path / "whole", 0, "none"),
+        "DoRA": make_adapter(checkpoint, tmp_path / "dora", 0, use_dora=True),
+        "other encoder weights": make_adapter(str(make_checkpoint("electra")), tmp_path / "electra", 0),
+    }
+    for reason, folder in odd.items():
+        with pytest.raises(nt.ArtifactError, match=reason):
+            bank.add("odd", folder)
+    assert bank.names == ("a0",)
+    bank.add("elsewhere", folders["a2"], checkpoint=str(other))
+
+
+def test_threads_get_right_answers_while_adapters_come_and_go(folders, alone):
+    check_threads(folders, alone, num_requests=40)
+
+
+@pytest.mark.slow
+def test_eight_threads_with_a_thousand_requests_each_get_right_answers(folders, alone):
+    check_threads(folders, alone, num_requests=1000)
+
+
+def check_threads(folders, alone, num_requests, num_threads=8):
+    steady = [f"a{n}" for n in range(8)]
+    bank = nt.AdapterBank.load({name: folders[name] for name in steady})
+    failed, done = [], threading.Event()
+
+    def ask(seed):
+        drawn = random.Random(seed)
+        try:
+            for _ in range(num_requests):
+                requests = [(drawn.choice(steady), drawn.choice(TEXTS[:11])) for _ in range(drawn.randint(1, 3))]
+                if drawn.random() < 0.05:
+                    with pytest.raises(nt.ConfigError):
+                        bank.predict([*requests, ("nobody", "x")])
+                failed.extend(wrong(bank, requests, alone))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is a failure
+            failed.append(error)
+
+    def change():
+        while not done.is_set():
+            for name in (f"a{n}" for n in range(8, NUMBER)):
+                bank.add(name, folders[name])
+                bank.replace("a0", folders["a0"])
+                bank.remove(name)
+
+    changing = threading.Thread(target=change)
+    asking = [threading.Thread(target=ask, args=(seed,)) for seed in range(num_threads)]
+    for thread in (changing, *asking):
+        thread.start()
+    for thread in asking:
+        thread.join()
+    done.set()
+    changing.join()
+    assert failed == []
+
+
+def check_memory(folders, num_requests, allowed):
+    bank = nt.AdapterBank.load({name: folders[name] for name in ("a0", "a1", "a2", "a3")})
+    requests = [(f"a{n % 4}", TEXTS[n % 11]) for n in range(200)]
+    for _ in range(20):
+        bank.predict(requests)
+    before = psutil.Process().memory_info().rss
+    for _ in range(num_requests // len(requests)):
+        bank.predict(requests)
+    assert psutil.Process().memory_info().rss - before <= allowed
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(folders):
+    check_memory(folders, 4_000, 5 * 2**20)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_a_hundred_thousand_requests(folders):
+    check_memory(folders, 100_000, 5 * 2**20)
