@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.adapters.config import AdapterKind as AdapterKind, LoraConfig as LoraConfig
     from nlp_transfer.adapters.lora import add_adapter as add_adapter
-    from nlp_transfer.artifacts import load_model as load_model, save_model as save_model
+    from nlp_transfer.artifacts import save_model as save_model
     from nlp_transfer.checkpoints import (
         Model as Model,
         load_sequence_classifier as load_sequence_classifier,
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from nlp_transfer.known_checkpoints import default_checkpoint as default_checkpoint
     from nlp_transfer.labels import LabelSet as LabelSet, Span as Span
     from nlp_transfer.launching import launch as launch
+    from nlp_transfer.merging import merge as merge
     from nlp_transfer.metrics import Metrics as Metrics, Score as Score
     from nlp_transfer.run_folder import finish_run as finish_run, start_run as start_run
+    from nlp_transfer.saved_models import load_model as load_model
     from nlp_transfer.tasks.config import (
         NerConfig as NerConfig,
         TextClassificationConfig as TextClassificationConfig,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "adapters.config": ("AdapterKind", "LoraConfig"),
     "adapters.lora": ("add_adapter",),
-    "artifacts": ("load_model", "save_model"),
+    "artifacts": ("save_model",),
     "checkpoints": ("Model", "load_sequence_classifier", "load_token_classifier"),
     "data.config": ("NerData", "TextData"),
     "data.evaluate_metric": ("EntityF1",),
@@ -76,8 +78,10 @@ PUBLIC = {
     "inference.texts": ("Entity",),
     "labels": ("LabelSet", "Span"),
     "launching": ("launch",),
+    "merging": ("merge",),
     "metrics": ("Metrics", "Score"),
     "run_folder": ("finish_run", "start_run"),
+    "saved_models": ("load_model",),
     "tasks.config": ("NerConfig", "TextClassificationConfig"),
     "tasks.ner": ("Ner",),
     "tasks.text_classification": ("Classification", "TextClassification"),

@@ -164,6 +164,32 @@ def predict(
         write_records(predict_file(predictor, file or STANDARD_INPUT, text_column, text_pair_column), output)
 
 
+def merge(
+    output: Positional[Path],
+    models: Positional[tuple[Path, ...]],
+    method: Literal["average", "ties", "dare"] = "average",
+    weights: tuple[float, ...] | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+    checkpoint: str | None = None,
+) -> None:
+    """Fold an adapter into the weights of its base, or several of one task by their mean; prints the new folder.
+
+    Args:
+        output: Folder to write.
+        models: Model folders of runs.
+        method: How several are put together: their mean, or their largest or random changes to the base.
+        weights: What each of them counts; they add up to 1. Equal if not given.
+        density: Share of the changes that ties and dare keep.
+        seed: Of what dare keeps.
+        checkpoint: Where the base is, if not where they were trained from.
+    """
+    from nlp_transfer.merging import merge as merge_models
+
+    settings = {"method": method, "weights": weights, "density": density, "seed": seed, "checkpoint": checkpoint}
+    print(merge_models(models, output, **settings))  # type: ignore[arg-type]
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": list_recipes,
     "copy": copy_recipe,
@@ -171,6 +197,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_recipe,
     "evaluate": evaluate,
     "predict": predict,
+    "merge": merge,
 }
 
 

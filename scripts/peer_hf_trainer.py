@@ -23,7 +23,7 @@ import tyro
 
 import nlp_transfer as nt
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe
-from nlp_transfer.checkpoints import find
+from nlp_transfer.checkpoint_folders import find
 from nlp_transfer.metrics import score_classes, score_entities
 
 MAX_TOKENS = 512

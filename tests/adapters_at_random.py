@@ -14,7 +14,7 @@ SOURCE = Source("text", 1)
 RANKS = (2, 4, 8)
 
 
-def make_adapter(checkpoint: str, folder: Path, number: int, kind: Any = "lora", **lora: Any) -> Path:
+def make_adapter(checkpoint: str, folder: Path, number: int, kind: Any = "lora", *, seed: int = 0, **lora: Any) -> Path:
     """Even numbers classify, every fourth one with any number of labels; odd ones tag. Label counts, ranks differ."""
     names = [f"{chr(65 + i)}{number}" for i in range(2 + number % 4)]
     if number % 2:
@@ -26,7 +26,7 @@ def make_adapter(checkpoint: str, folder: Path, number: int, kind: Any = "lora",
         model = nt.load_sequence_classifier(checkpoint, task.labels, seed=number)
         example = nt.TextExample("a text", (names[0],), SOURCE)
     model = nt.add_adapter(model, kind, nt.LoraConfig(**{"rank": RANKS[number % len(RANKS)], **lora}), seed=number)
-    move_weights(model, number)
+    move_weights(model, 100 * seed + number)
     return nt.save_model(model, task, nt.evaluate(model, task, "test", [example]), folder)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_transfer.artifacts import AnyTask, model_folder
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
@@ -23,6 +22,7 @@ from nlp_transfer.inference.base import Base, Part
 from nlp_transfer.inference.heads import head_logits
 from nlp_transfer.inference.predictor import OnError
 from nlp_transfer.inference.texts import Question, Text, ask, refusal
+from nlp_transfer.saved_models import AnyTask, model_folder
 from nlp_transfer.tasks.base import Piece
 from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, joined
 from nlp_transfer.training.processes import processes

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.adapters.lora import NO_TARGETS
-from nlp_transfer.artifacts import AnyTask, base_name, check_base, inspected_config, make_task
 from nlp_transfer.checkpoints import HeadKind, Model, encoder_of, load_model as load_checkpoint, skeleton
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_tensors
@@ -19,6 +18,7 @@ from nlp_transfer.inference.bank_layers import LowRank, learn_row_dims, replace_
 from nlp_transfer.inference.heads import make_head
 from nlp_transfer.inspection import refuse_not_finite
 from nlp_transfer.manifest import ADAPTER_FILES, Manifest, read_manifest
+from nlp_transfer.saved_models import AnyTask, base_name, check_base, inspected_config, make_task
 from nlp_transfer.training.processes import processes
 
 PREFIX = "base_model.model."

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from nlp_transfer.artifacts import AnyTask, load_model
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.texts import Prediction, Question, Text, ask, refusal
 from nlp_transfer.reporting.progress import Bar, progress_bar
+from nlp_transfer.saved_models import AnyTask, load_model
 from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, predict_split
 from nlp_transfer.training.processes import processes

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nlp_transfer.artifacts import AnyTask
 from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.data.raw_text import Word, split_words
 from nlp_transfer.errors import DataError
+from nlp_transfer.saved_models import AnyTask
 from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.tasks.ner import Ner, Tagging
 from nlp_transfer.tasks.text_classification import Classification

@@ -18,9 +18,9 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlp_transfer.artifacts import load_model, logits
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.saved_models import load_model, logits
 from nlp_transfer.tasks.base import Task
 
 TEXTS = ("Ada lives in Paris .", "a really lovely film indeed", "Bob left . " * 6)

@@ -208,7 +208,7 @@ def test_package_hub_and_folder_stand_for_one_another(checkpoint, tsv, tmp_path,
 
 
 def test_the_default_checkpoint_is_asked_for_where_it_is(checkpoint, monkeypatch):
-    from nlp_transfer import artifacts, known_checkpoints
+    from nlp_transfer import known_checkpoints, saved_models
 
     def origin(name: str, revision: str | None = None):
         return nt.load_sequence_classifier(checkpoint, nt.LabelSet(("a", "b"))).origin.__class__(
@@ -217,24 +217,24 @@ def test_the_default_checkpoint_is_asked_for_where_it_is(checkpoint, monkeypatch
 
     packaged, hub = known_checkpoints.PACKAGED_MINILM, known_checkpoints.MINILM_HUB_ID
     for installed, expected in [(True, packaged), (False, hub)]:
-        monkeypatch.setattr(artifacts, "default_checkpoint", lambda found=expected: found)
-        assert artifacts.base_name(origin(packaged)) == expected
-        assert artifacts.base_name(origin(hub, "c0ffee")) == (packaged if installed else f"{hub}@c0ffee")
-    assert artifacts.base_name(origin("org/name", "c0ffee")) == "org/name@c0ffee"
+        monkeypatch.setattr(saved_models, "default_checkpoint", lambda found=expected: found)
+        assert saved_models.base_name(origin(packaged)) == expected
+        assert saved_models.base_name(origin(hub, "c0ffee")) == (packaged if installed else f"{hub}@c0ffee")
+    assert saved_models.base_name(origin("org/name", "c0ffee")) == "org/name@c0ffee"
 
 
 def test_a_model_that_answers_differently_after_saving_is_not_kept(checkpoint, tsv, tmp_path, monkeypatch):
     """Lose the head on the way to the disk, as PEFT does where it does not know its name."""
-    from nlp_transfer import artifacts
+    from nlp_transfer import saved_models
 
-    attach = artifacts.attach
+    attach = saved_models.attach
 
     def lose_head(base, folder):
         network = attach(base, folder)
         torch.nn.init.normal_(network.get_submodule("base_model.model.classifier.modules_to_save.default").weight)
         return network
 
-    monkeypatch.setattr(artifacts, "attach", lose_head)
+    monkeypatch.setattr(saved_models, "attach", lose_head)
     with pytest.raises(nt.ArtifactError, match="answers differently"):
         save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

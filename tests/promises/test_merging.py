@@ -1,0 +1,129 @@
+"""Adapters folded into their base: the same answers, from plain transformers too; several of one task by their mean."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file
+
+import nlp_transfer as nt
+from tests.adapters_at_random import make_adapter
+from tests.conftest import FAMILIES
+from tests.corpus import REVIEWS
+
+TEXTS = [text for text, _ in REVIEWS[:6]]
+
+
+def probabilities(folder):
+    found = nt.load(folder).predict_proba(TEXTS)
+    return torch.cat([torch.as_tensor(rows).flatten() for rows in found])
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["lora", "head"])
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["one label", "entities", "any labels"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_model_gives_the_answers_of_its_adapter(make_checkpoint, family, number, kind, tmp_path):
+    folder = make_adapter(str(make_checkpoint(family)), tmp_path / "adapter", number, kind)
+    merged = nt.merge([folder], tmp_path / "merged")
+    assert (probabilities(folder) - probabilities(merged)).abs().max() < 1e-5
+    assert nt.load(merged).labels == nt.load(folder).labels
+
+
+def test_plain_transformers_reads_it_with_the_names_of_the_labels(checkpoint, tmp_path):
+    merged = nt.merge([make_adapter(checkpoint, tmp_path / "adapter", 0)], tmp_path / "merged")
+    plain = hf.pipeline("text-classification", model=str(merged), tokenizer=str(merged))
+    ours = nt.load(merged).predict(TEXTS)
+    assert [found["label"] for found in plain(TEXTS)] == [found.label for found in ours]
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"init": "pissa"}], ids=str)
+def test_every_way_of_lora_can_be_merged(checkpoint, tmp_path, lora):
+    folder = make_adapter(checkpoint, tmp_path / "adapter", 0, **lora)
+    assert (probabilities(folder) - probabilities(nt.merge([folder], tmp_path / "merged"))).abs().max() < 1e-3
+
+
+@pytest.fixture
+def parents(checkpoint, tmp_path):
+    """Two adapters of one task; their weights differ."""
+    first = make_adapter(checkpoint, tmp_path / "first", 0)
+    return first, make_adapter(checkpoint, tmp_path / "second", 0, seed=1)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_mean_with_weights_of_1_and_0_is_one_of_them(parents, tmp_path, which):
+    shares = [float(i == which) for i in range(2)]
+    mixed = nt.merge(parents, tmp_path / "mixed", weights=shares)
+    alone = nt.merge([parents[which]], tmp_path / "alone")
+    assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(mixed).items())
+
+
+def test_a_mean_lies_in_the_middle(parents, tmp_path):
+    mixed = weights(nt.merge(parents, tmp_path / "mixed"))
+    alone = [weights(nt.merge([parent], tmp_path / f"alone{i}")) for i, parent in enumerate(parents)]
+    assert any(not torch.equal(alone[0][name], alone[1][name]) for name in mixed)
+    for name, tensor in mixed.items():
+        torch.testing.assert_close(tensor, (alone[0][name] + alone[1][name]) / 2)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare"])
+def test_other_ways_of_the_same_adapter_twice_give_that_adapter(parents, tmp_path, method):
+    folder = parents[0]
+    mixed = nt.merge([folder, folder], tmp_path / "mixed", method=method, density=1.0)
+    assert (probabilities(folder) - probabilities(mixed)).abs().max() < 1e-5
+
+
+def test_ties_keeps_the_largest_changes_and_those_that_agree():
+    from nlp_transfer.merging import largest, ties
+
+    assert largest(torch.tensor([1.0, -4.0, 2.0, 0.5]), 0.5).tolist() == [0, -4, 2, 0]
+    changes = [torch.tensor([1.0, 3.0, 0.0, 2.0]), torch.tensor([2.0, -1.0, 0.0, -2.0])]
+    assert ties(changes, [0.5, 0.5]).tolist() == [1.5, 3.0, 0.0, 0.0]
+
+
+def test_dare_drops_as_many_as_it_says_and_keeps_the_expected_value():
+    from nlp_transfer.merging import combiner
+
+    combine = combiner("dare", [1.0], 0.25, seed=0)
+    changed = combine(torch.zeros(100, 100), [{"w": torch.ones(100, 100)}], "w")
+    assert set(changed.unique().tolist()) == {0.0, 4.0}
+    assert abs(float(changed.mean()) - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"weights": [1.0]}, "as many as the 2 folders"),
+        ({"weights": [1.0, 1.0]}, "add up to 1"),
+        ({"method": "magic"}, "method must be one of"),
+        ({"density": 0.0}, "density must be above 0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(parents, tmp_path, options, reason):
+    with pytest.raises(nt.ConfigError, match=reason):
+        nt.merge(parents, tmp_path / "mixed", **options)
+    assert not (tmp_path / "mixed").exists()
+
+
+def test_strangers_are_not_merged(checkpoint, make_checkpoint, parents, tmp_path):
+    odd = {
+        "other labels": make_adapter(checkpoint, tmp_path / "labels", 4),
+        "another base": make_adapter(str(make_checkpoint("electra")), tmp_path / "base", 0),
+        "whole weights": make_adapter(checkpoint, tmp_path / "whole", 0, "none"),
+    }
+    for reason, folder in odd.items():
+        with pytest.raises(nt.ArtifactError, match=reason):
+            nt.merge([parents[0], folder], tmp_path / "mixed")
+
+
+def test_the_command_merges_and_says_where(checkpoint, call, tmp_path):
+    folder = make_adapter(checkpoint, tmp_path / "adapter", 0)
+    code, out, err = call("merge", tmp_path / "merged", folder)
+    assert (code, out.strip()) == (0, str(tmp_path / "merged")), err
+    code, _, err = call("merge", tmp_path / "merged", tmp_path / "nowhere")
+    assert code == 2
+    assert len(err.splitlines()) == 1
