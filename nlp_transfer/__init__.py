@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nlp_transfer.data.splits import Splits as Splits
     from nlp_transfer.errors import (
         ArtifactError as ArtifactError,
+        BusyError as BusyError,
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         DataError as DataError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nlp_transfer.inference.bank import AdapterBank as AdapterBank
     from nlp_transfer.inference.predictor import Predictor as Predictor, load as load
     from nlp_transfer.inference.texts import Entity as Entity
+    from nlp_transfer.inference.waiting import AsyncBank as AsyncBank
     from nlp_transfer.known_checkpoints import default_checkpoint as default_checkpoint
     from nlp_transfer.labels import LabelSet as LabelSet, Span as Span
     from nlp_transfer.launching import launch as launch
@@ -66,6 +68,7 @@ PUBLIC = {
     "known_checkpoints": ("default_checkpoint",),
     "errors": (
         "ArtifactError",
+        "BusyError",
         "CheckpointError",
         "ConfigError",
         "DataError",
@@ -76,6 +79,7 @@ PUBLIC = {
     "inference.bank": ("AdapterBank",),
     "inference.predictor": ("Predictor", "load"),
     "inference.texts": ("Entity",),
+    "inference.waiting": ("AsyncBank",),
     "labels": ("LabelSet", "Span"),
     "launching": ("launch",),
     "merging": ("merge",),

@@ -190,6 +190,38 @@ def merge(
     print(merge_models(models, output, **settings))  # type: ignore[arg-type]
 
 
+def serve(
+    models: Positional[tuple[str, ...]],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_waiting: int = 1024,
+    max_batch: int = 64,
+    checkpoint: str | None = None,
+) -> None:
+    """Answer over HTTP with many adapters on one base. Needs the extra: pip install 'nlp-transfer[serve]'.
+
+    Args:
+        models: Model folders of runs, each as FOLDER or NAME=FOLDER; requests name the adapter so.
+        host: Address to listen at; 0.0.0.0 for all of the machine's.
+        port: Port to listen at.
+        max_waiting: Requests that may wait; others are told to come later.
+        max_batch: Requests that are computed together.
+        checkpoint: Where the base is, if not where they were trained from.
+    """
+    try:
+        from nlp_transfer.inference.server import Limits, serve as serve_bank
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serve needs {error.name}: pip install 'nlp-transfer[serve]'.") from error
+    from nlp_transfer.inference.bank import AdapterBank
+
+    pairs = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
+    if not pairs or len(dict(pairs)) < len(pairs):
+        raise ConfigError(f"serve takes model folders under different names, got {' '.join(models) or 'none'}.")
+    bank = AdapterBank.load(dict(pairs), checkpoint=checkpoint)
+    print(f"{counted(len(pairs), 'adapter')} at http://{host}:{port}: {', '.join(bank.names)}", flush=True)
+    serve_bank(bank, host, port, Limits(max_waiting=max_waiting, max_batch=max_batch))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": list_recipes,
     "copy": copy_recipe,
@@ -198,6 +230,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "merge": merge,
+    "serve": serve,
 }
 
 

@@ -5,6 +5,7 @@ NlpTransferError
 ├── DataError        an input file or example that cannot be used               2
 ├── CheckpointError  a checkpoint that cannot be found or read                  2
 ├── ArtifactError    a saved model that is incomplete, damaged or does not fit  2
+├── BusyError        more requests than may wait; the same one may go later     1
 └── TrainingError    a run that cannot go on, such as a loss that is nan        1
 KeyboardInterrupt
 └── Interrupted      a signal asked to stop; the same command goes on            75
@@ -45,6 +46,12 @@ class CheckpointError(NlpTransferError, ValueError):
 
 class ArtifactError(NlpTransferError, ValueError):
     """A saved model is incomplete, damaged or does not fit its base."""
+
+
+class BusyError(NlpTransferError, RuntimeError):
+    """More requests wait than may; the same one may be answered later."""
+
+    exit_code = EXIT_FAILURE
 
 
 class TrainingError(NlpTransferError, RuntimeError):

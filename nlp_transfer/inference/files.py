@@ -23,7 +23,7 @@ from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import CHUNK, Predictor
-from nlp_transfer.inference.texts import Text
+from nlp_transfer.inference.texts import Prediction, Text
 from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.tasks.base import refuse_unknown
 from nlp_transfer.tasks.ner import Ner
@@ -71,19 +71,19 @@ def predict_file(
 
 def predict_records(predictor: Predictor, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
     """Plain values: the text, and its label and probabilities or its entities."""
-    multi_label = getattr(predictor.task, "multi_label", False)
     waiting = iter(texts)
     with progress_bar("predicting", None) as bar:
         while chunk := list(islice(waiting, CHUNK)):
             for text, prediction in zip(chunk, predictor.predict_batch(chunk, bar), strict=True):
                 record = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
-                yield record | as_record(prediction, multi_label=multi_label)
+                yield record | as_record(prediction)
 
 
-def as_record(prediction: Any, *, multi_label: bool) -> dict[str, Any]:
+def as_record(prediction: Prediction) -> dict[str, Any]:
     if not isinstance(prediction, Classification):
         return {"entities": [{**asdict(entity), "score": round(entity.score, 4)} for entity in prediction]}
-    found: dict[str, Any] = {"labels": list(prediction.labels)} if multi_label else {"label": prediction.label}
+    many = prediction.multi_label
+    found: dict[str, Any] = {"labels": list(prediction.labels)} if many else {"label": prediction.label}
     probabilities = {name: round(value, 6) for name, value in prediction.probabilities.items()}
     return found | {"probability": round(prediction.probability, 6), "probabilities": probabilities}
 

@@ -16,7 +16,7 @@ from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import DataError
-from nlp_transfer.inference.texts import Prediction, Question, Text, ask, refusal
+from nlp_transfer.inference.texts import Question, Text, ask, refusal
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.saved_models import AnyTask, load_model
 from nlp_transfer.tasks.base import Probabilities
@@ -81,9 +81,7 @@ class Predictor:
             while chunk := list(islice(waiting, CHUNK)):
                 yield from self.predict_batch(chunk, bar, on_error=on_error)
 
-    def predict_batch(
-        self, texts: list[Text], bar: Bar, *, on_error: OnError = "raise"
-    ) -> list[Prediction | DataError]:
+    def predict_batch(self, texts: list[Text], bar: Bar, *, on_error: OnError = "raise") -> list[Any]:
         """One part of longer work: ``bar`` shows how that goes."""
         found: list[Any] = [refusal(self.task, text, number) for number, text in enumerate(texts, start=1)]
         if on_error == "raise" and (errors := [error for error in found if error is not None]):

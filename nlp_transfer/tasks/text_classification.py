@@ -40,6 +40,8 @@ class Classification:
     """The predicted labels: exactly one, or in multi-label tasks any number, most probable first."""
     probabilities: dict[str, float]
     """Of every label."""
+    multi_label: bool = False
+    """Whether the model may give any number of labels."""
 
     @property
     def label(self) -> str | None:
@@ -176,7 +178,7 @@ class TextClassification(Task[TextExample, Classification]):
         order = np.argsort(-row, kind="stable")
         chosen = [i for i in order if row[i] >= THRESHOLD] if self.multi_label else order[:1]
         values = dict(zip(self.labels.names, map(float, row), strict=True))
-        return Classification(tuple(self.labels.names[i] for i in chosen), values)
+        return Classification(tuple(self.labels.names[i] for i in chosen), values, self.multi_label)
 
     def score(self, predictions: Sequence[Classification], examples: Sequence[TextExample]) -> Score:
         if self.multi_label:

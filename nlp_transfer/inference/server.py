@@ -1,0 +1,126 @@
+"""A small HTTP server over an adapter bank.
+
+    POST /predict   {"requests": [{"adapter": "ner", "text": "..."}, ...]}
+                    -> {"answers": [{"entities": [...]}, {"error": "..."}, ...]}, one for each request, in order
+    GET  /health    {"status": "ok", "adapters": [...], "waiting": 0}
+
+400: the body is not as above. 413: it is too large. 429: too many wait; try again after ``Retry-After`` seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from nlp_transfer.errors import BusyError, ConfigError, DataError, NlpTransferError
+from nlp_transfer.inference.bank import AdapterBank
+from nlp_transfer.inference.files import as_record
+from nlp_transfer.inference.texts import Text
+from nlp_transfer.inference.waiting import AsyncBank
+
+RETRY_AFTER = 1
+"""Seconds."""
+GRACE = 30
+"""Seconds in which what has come in is answered, once the server shall stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the server takes at once."""
+
+    max_bytes: int = 2**20
+    """Of a body."""
+    max_requests: int = 256
+    """Of a body."""
+    max_waiting: int = 1024
+    """Requests of all bodies that wait for the bank."""
+    max_batch: int = 64
+    """Requests that are computed together."""
+
+
+def make_app(bank: AdapterBank, limits: Limits) -> Starlette:
+    """An ASGI application; any server for these can run it."""
+    front = AsyncBank(bank, max_batch=limits.max_batch, max_waiting=limits.max_waiting)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with front:
+            yield
+
+    async def predict(request: Request) -> JSONResponse:
+        try:
+            requests = read_requests(await read_body(request, limits.max_bytes), limits.max_requests)
+            answers = await front.predict_all(requests)
+        except TooLargeError as error:
+            return JSONResponse({"error": str(error)}, 413)
+        except BusyError as error:
+            return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(RETRY_AFTER)})
+        except DataError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"answers": [record_of(answer) for answer in answers]})
+
+    async def health(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "adapters": list(bank.names), "waiting": front.num_waiting})
+
+    routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+class TooLargeError(DataError):
+    """A body beyond a limit."""
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Stops reading at the limit, whatever the header says."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > max_bytes:
+            raise TooLargeError(f"The body has more than {max_bytes:,} bytes.")
+    return bytes(body)
+
+
+def read_requests(body: bytes, max_requests: int) -> list[tuple[str, Text]]:
+    try:
+        entries = json.loads(body)["requests"]
+        requests = [(entry["adapter"], text_of(entry["text"])) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        shape = '{"requests": [{"adapter": "...", "text": "..."}]}'
+        raise DataError(f"The body must be JSON like {shape} ({type(error).__name__}: {error}).") from error
+    if len(requests) > max_requests:
+        raise TooLargeError(f"The body holds {len(requests):,} requests, and {max_requests:,} may come at once.")
+    return requests
+
+
+def text_of(value: Any) -> Any:
+    """JSON knows no tuples: {"text": ["...", "..."]} are the words of one text, {"pair": [...]} two texts."""
+    return tuple(value["pair"]) if isinstance(value, dict) else value
+
+
+def record_of(answer: Any) -> dict[str, Any]:
+    return {"error": str(answer)} if isinstance(answer, NlpTransferError) else as_record(answer)
+
+
+def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
+    """Until SIGTERM or Ctrl-C: then what has come in is answered, and nothing else is taken."""
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"The server cannot listen at {host}:{port}: {error.strerror}. Take another --port."
+        ) from error
+    config = uvicorn.Config(make_app(bank, limits), log_level="warning", timeout_graceful_shutdown=GRACE)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the server takes them itself, and sends them once more when it is done
+    uvicorn.Server(config).run(sockets=[listening])
