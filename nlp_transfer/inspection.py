@@ -144,16 +144,10 @@ def adapter_shapes(network: nn.Module, config: Mapping[str, Any], head: Sequence
         raise ArtifactError(
             f"{path}: the head is {', '.join(config['modules_to_save'])}, and the base's is {', '.join(head)}."
         )
-    targets = [] if config["target_modules"] == NO_TARGETS else config["target_modules"]
     shapes = dict(head_shapes(network, head))
-    for target in targets:
-        layer = layer_of(network, target)
-        if not isinstance(layer, nn.Linear) or any(target.startswith(f"{name}.") for name in head):
-            raise ArtifactError(f"{path}: '{target}' is no linear layer of the base's encoder.")
-        if config["r"] > min(layer.weight.shape):
-            raise ArtifactError(
-                f"{path}: r is {config['r']}; layer '{target}' takes at most {min(layer.weight.shape)}."
-            )
+    for target, layer in target_layers(network, config["target_modules"], head, path):
+        if config["r"] > (most := 2 * min(layer.weight.shape)):  # PiSSA and OLoRA save twice the rank
+            raise ArtifactError(f"{path}: r is {config['r']}; layer '{target}' takes at most {most}.")
         prefix, (out, into) = f"base_model.model.{target}", layer.weight.shape
         shapes |= {f"{prefix}.lora_A.weight": (config["r"], into), f"{prefix}.lora_B.weight": (out, config["r"])}
         if config.get("use_dora"):
@@ -161,11 +155,23 @@ def adapter_shapes(network: nn.Module, config: Mapping[str, Any], head: Sequence
     return shapes
 
 
-def layer_of(network: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:
-        return None
+def target_layers(
+    network: nn.Module, targets: str | Sequence[str], head: Sequence[str], path: Path
+) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers that PEFT adapts. It shortens long lists of names to endings that no other module has."""
+    modules = [] if targets == NO_TARGETS else list(network.named_modules())
+    heads = tuple(f"{name}." for name in head)
+    found = set()
+    for name, module in modules:
+        own = {target for target in targets if name == target or name.endswith(f".{target}")}
+        if not own:
+            continue
+        if not isinstance(module, nn.Linear) or f"{name}.".startswith(heads):
+            raise ArtifactError(f"{path}: target_modules: '{name}' is no linear layer of the base's encoder.")
+        found |= own
+        yield name, module
+    if modules and (unknown := sorted(set(targets) - found)):
+        raise ArtifactError(f"{path}: '{unknown[0]}' is no linear layer of the base's encoder.")
 
 
 def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -14,14 +14,13 @@ import torch
 
 from nlp_transfer.checking.findings import Finding, all_places
 from nlp_transfer.checkpoints import Model, encoder_of
-from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.examples import Source, TextExample
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import counted
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.reporting.progress import progress_bar
 from nlp_transfer.tasks.text_classification import TextClassification
-from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS
+from nlp_transfer.training.evaluate import batches_of
 from nlp_transfer.training.processes import processes
 
 FOLDS = 5
@@ -71,7 +70,7 @@ def mean_vectors(model: Model, labels: LabelSet, examples: ExampleStore[TextExam
     encoder = encoder_of(model.network).eval().to(device)
     vectors = np.zeros((len(split), model.network.config.hidden_size))
     with progress_bar("reading the training texts", len(split)) as bar:
-        for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS):
+        for indices in batches_of(split.lengths):
             inputs = split.batch(indices).to(device).inputs
             mask = inputs["attention_mask"].unsqueeze(-1)
             states = encoder(**inputs).last_hidden_state * mask

@@ -118,7 +118,34 @@ def cut(order: Sequence[int] | IntArray, lengths: IntArray, fits: Callable[[int,
         yield tuple(group)
 
 
-def inference_batches(lengths: IntArray, batch_tokens: int) -> list[Indices]:
-    """All rows once, longest first, in batches of at most ``batch_tokens`` with their padding."""
+def inference_batches(lengths: IntArray, batch_tokens: int, pass_tokens: int) -> list[Indices]:
+    """All rows once, longest first, in batches of at most ``batch_tokens`` with their padding.
+
+    Where a batch ends is chosen so that the least is computed, when one more pass costs as much as ``pass_tokens``.
+    """
     order = np.argsort(-lengths, kind="stable")
-    return list(cut(order, lengths, lambda rows, width: rows * width <= batch_tokens))
+    batches: list[Indices] = []
+    for start, stop in cheapest_cuts(lengths[order], batch_tokens, pass_tokens):
+        batches += cut(order[start:stop], lengths, lambda rows, width: rows * width <= batch_tokens)
+    return batches
+
+
+def cheapest_cuts(descending: IntArray, batch_tokens: int, pass_tokens: int) -> list[tuple[int, int]]:
+    """First and last + 1 of each group; rows of one length stay together. (Bellman, 1957: the best way from each length
+    on is the best first group and the best way from there.)
+    """
+    if not len(descending):
+        return []
+    firsts = np.flatnonzero(np.diff(descending, prepend=descending[0] + 1))
+    ends = np.append(firsts[1:], len(descending))
+    costs, following = np.zeros(len(firsts) + 1), np.zeros(len(firsts), np.int64)
+    for i in range(len(firsts) - 1, -1, -1):
+        tokens = (ends[i:] - firsts[i]) * descending[firsts[i]]
+        of_group = tokens + pass_tokens * -(-tokens // batch_tokens) + costs[i + 1 :]
+        following[i] = i + 1 + int(of_group.argmin())
+        costs[i] = of_group.min()
+    cuts, i = [], 0
+    while i < len(firsts):
+        cuts.append((int(firsts[i]), int(ends[following[i] - 1])))
+        i = int(following[i])
+    return cuts

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
 from nlp_transfer.errors import ConfigError, DataError, NlpTransferError, did_you_mean, quoted
 from nlp_transfer.inference.bank_layers import Call, LowRank, calling, ranks_of, stacked, taken_out
@@ -24,7 +23,7 @@ from nlp_transfer.inference.predictor import OnError
 from nlp_transfer.inference.texts import Question, Text, ask, refusal
 from nlp_transfer.saved_models import AnyTask, model_folder
 from nlp_transfer.tasks.base import Piece
-from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, joined
+from nlp_transfer.training.evaluate import batches_of, joined
 from nlp_transfer.training.processes import processes
 
 Request = tuple[str, Text]
@@ -156,12 +155,12 @@ class AdapterBank:
     def _batches(self, split: EncodedSplit, whose: np.ndarray[Any, Any]) -> list[Indices]:
         """By length; of one adapter each, where rows of several cannot go through the encoder together."""
         if self._base is None or self._base.mixes:
-            return inference_batches(split.lengths, INFERENCE_BATCH_TOKENS)
+            return batches_of(split.lengths)
         return [
             tuple(int(rows[i]) for i in indices)
             for number in np.unique(whose)
             for rows in [np.flatnonzero(whose == number)]
-            for indices in inference_batches(split.lengths[rows], INFERENCE_BATCH_TOKENS)
+            for indices in batches_of(split.lengths[rows])
         ]
 
     @torch.no_grad()

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.adapters.lora import NO_TARGETS
 from nlp_transfer.checkpoints import HeadKind, Model, encoder_of, load_model as load_checkpoint, skeleton
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_tensors
@@ -23,7 +22,7 @@ from nlp_transfer.training.processes import processes
 
 PREFIX = "base_model.model."
 """Of every name in an adapter's file: PEFT's own wrapping."""
-POOLER = "pooler."
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,12 @@ def low_rank(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Lo
     """By layer; the scale is part of the second factor."""
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    targets = [] if config["target_modules"] == NO_TARGETS else config["target_modules"]
+    targets = [name.removesuffix(DOWN) for name in tensors if name.endswith(DOWN)]
     device = processes().device
     return {
         target: (
-            tensors[f"{target}.lora_A.weight"].float().T.contiguous().to(device),
-            (tensors[f"{target}.lora_B.weight"].float().T * scale).contiguous().to(device),
+            tensors[target + DOWN].float().T.contiguous().to(device),
+            (tensors[target + UP].float().T * scale).contiguous().to(device),
         )
         for target in targets
     }

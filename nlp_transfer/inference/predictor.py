@@ -13,14 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, encoder_of
-from nlp_transfer.data.batching import inference_batches
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import DataError
 from nlp_transfer.inference.texts import Question, Text, ask, refusal
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.saved_models import AnyTask, load_model
 from nlp_transfer.tasks.base import Probabilities
-from nlp_transfer.training.evaluate import INFERENCE_BATCH_TOKENS, predict_split
+from nlp_transfer.training.evaluate import batches_of, predict_split
 from nlp_transfer.training.processes import processes
 
 CHUNK = 1024
@@ -111,7 +110,7 @@ class Predictor:
         encoder = encoder_of(self._plain_network())
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
-        for indices in inference_batches(split.lengths, INFERENCE_BATCH_TOKENS):
+        for indices in batches_of(split.lengths):
             inputs = split.batch(indices).to(processes().device).inputs
             mask = inputs[ATTENTION_MASK][..., None]
             with torch.no_grad():

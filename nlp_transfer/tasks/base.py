@@ -72,8 +72,11 @@ class Task(ABC, Generic[E, P]):
         where the examples have a fingerprint and the tokenizer has one.
         """
         padding = padding_of(model)
-        keys: list[str | None] = [getattr(examples, "fingerprint", None), tokenizer_key(model.tokenizer)]
         rows = self.rows(examples, model)
+        content = getattr(examples, "fingerprint", None)
+        keys: list[str | None] = [content]
+        if content is not None:
+            keys.append(tokenizer_key(model.tokenizer))  # which takes milliseconds
         if None in keys:
             return pack(rows, padding, token_labels=self.token_labels)
         return cached(

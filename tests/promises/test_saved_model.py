@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
@@ -93,6 +94,21 @@ def test_every_way_of_lora_comes_back_exactly(checkpoint, tsv, tmp_path, lora):
 def test_adapters_that_moved_the_base_come_back_for_the_base_itself(checkpoint, tsv, tmp_path, init, kind):
     in_memory = save(checkpoint, tsv, "text_classification", "lora", tmp_path / "model", init=init, **kind)
     assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) < 1e-3
+
+
+def test_so_it_does_where_peft_shortens_the_names_of_many_layers(checkpoint, tsv, tmp_path):
+    """From twenty names on it keeps endings that no other module has."""
+    deep = shutil.copytree(checkpoint, tmp_path / "deep")
+    config = hf.AutoConfig.from_pretrained(deep, num_hidden_layers=4)
+    hf.AutoModel.from_config(config).save_pretrained(deep)
+    in_memory = save(str(deep), tsv, "text_classification", "lora", tmp_path / "model")
+    stated = json.loads((tmp_path / "model" / "adapter_config.json").read_text())
+    assert "intermediate.dense" in stated["target_modules"]
+    assert float((read_back.outputs(*nt.load_model(tmp_path / "model")) - in_memory).abs().max()) == 0
+    bank = nt.AdapterBank.load([tmp_path / "model"])
+    alone = nt.load(tmp_path / "model").predict("a lovely film")
+    [found] = bank.predict([(str(tmp_path / "model"), "a lovely film")])
+    assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
 
 
 def test_labels_task_and_base_come_back_with_the_weights(checkpoint, conll, tmp_path):

@@ -144,11 +144,25 @@ def test_processes_share_a_step_without_overlap_in_equally_many_rounds(plan, pro
 
 @pytest.mark.parametrize("batch_tokens", [1, 128, 1000, NO_LIMIT])
 def test_prediction_reads_every_row_once_within_the_budget_and_longest_first(batch_tokens):
-    batches = inference_batches(LENGTHS, batch_tokens)
+    batches = inference_batches(LENGTHS, batch_tokens, pass_tokens=64)
     assert sorted(row for batch in batches for row in batch) == list(range(NUM_ROWS))
     assert all(padded_size(batch) <= batch_tokens or len(batch) == 1 for batch in batches)
     lengths = [int(LENGTHS[row]) for batch in batches for row in batch]
     assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("pass_tokens", [1, 16, 64, 1000])
+def test_prediction_computes_the_least_that_any_cut_of_the_sorted_rows_would(pass_tokens):
+    def cost(batches):
+        return sum(padded_size(batch) + pass_tokens for batch in batches)
+
+    lengths = LENGTHS[:11]
+    order = np.argsort(-lengths, kind="stable")
+    best = min(
+        cost([tuple(part) for part in np.split(order, [i + 1 for i in range(10) if cuts >> i & 1])])
+        for cuts in range(2**10)
+    )
+    assert cost(inference_batches(lengths, NO_LIMIT, pass_tokens)) == best
 
 
 def make_split(*labels: int | list[int] | list[float], side: str = "right", token_labels: bool = False) -> EncodedSplit:
