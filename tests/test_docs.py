@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import csv
 import importlib
 import json
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -28,6 +30,8 @@ from nlp_transfer.artifacts import Manifest
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.data import columns
 from nlp_transfer.errors import EXIT_STOPPED
+from nlp_transfer.inference import server
+from nlp_transfer.inspection import MAX_JSON
 from nlp_transfer.labels import spans_of
 from nlp_transfer.training import defaults, fit
 from nlp_transfer.training.checkpointing import checkpoint_name
@@ -138,9 +142,27 @@ def desk(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
             del sys.modules[name]
 
 
+async def asked(bank: nt.AdapterBank, path: str, body: bytes) -> tuple[int, str]:
+    """What the server answers, without a socket: its application is called as a server would call it."""
+    app, sent = server.make_app(bank, server.Limits()), []
+    scope = {"type": "http", "method": "POST" if body else "GET", "path": path, "headers": [], "query_string": b""}
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async with app.router.lifespan_context(app):
+        await app(scope, receive, send)
+    return sent[0]["status"], sent[1]["body"].decode()
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Run one command of a page in this process; fails when it fails, or when nobody knows how to run it."""
+
+    served: list[nt.AdapterBank] = []
 
     def call(work: Callable[[], object], words: list[str]) -> None:
         monkeypatch.setattr(sys, "argv", words)
@@ -163,8 +185,16 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         match words:
             case ["nlp-transfer", "run", *_]:
                 call(cli.main, [*words, *FAST])
+            case ["nlp-transfer", "serve", *_]:
+                monkeypatch.setattr(server, "serve", lambda bank, *_: served.append(bank))
+                call(cli.main, words)
             case ["nlp-transfer", *_]:
                 call(cli.main, words)
+            case ["curl", "-s", url, *rest]:
+                status, answer = asyncio.run(
+                    asked(served[-1], f"/{url.rpartition('/')[2]}", "".join(rest[1:]).encode())
+                )
+                assert (status, "error" in answer) == (200, False), answer
             case ["accelerate", "launch", *rest]:  # of its processes just one; see the test for several
                 launcher = launch_command_parser().parse_args(rest)
                 run_script(launcher.training_script, launcher.training_script_args)
@@ -313,6 +343,14 @@ PRECISE = {
         f"exit code {EXIT_STOPPED}",
         f"`checkpoints/{checkpoint_name(40, 2)}`",
     ],
+    "docs/inference.md": [
+        f"more than {server.Limits().max_bytes // 2**20} MiB or {server.Limits().max_requests} requests",
+        f"max_batch={server.Limits().max_batch}, max_waiting={server.Limits().max_waiting:}",
+    ],
+    "docs/security.md": [
+        f"At most {MAX_JSON // 2**20} MiB",
+        *(f"`{ending}`" for ending in (".bin", ".pt", ".py", ".so")),
+    ],
     "docs/processes.md": [f"`--training.process-timeout` seconds ({nt.TrainingConfig().process_timeout:.0f})"],
 }
 
@@ -324,7 +362,7 @@ def test_names_and_numbers_of_a_page_are_those_of_the_code(page):
 
 
 def test_every_flag_on_a_page_exists(desk, run, capsys):
-    for command in ("run text_classification", "run ner", "check", "evaluate", "predict"):
+    for command in ("run text_classification", "run ner", "check", "evaluate", "predict", "merge", "serve"):
         run(f"nlp-transfer {command} --help")
     known = set(FLAG.findall(capsys.readouterr().out)) | OTHER_FLAGS
     for page in PAGES:
