@@ -77,12 +77,25 @@ def make_task(manifest: Manifest) -> AnyTask:
             max_tokens=manifest.max_tokens,
             multi_label=bool(settings.get("multi_label")),
             text_pair=bool(settings.get("text_pair")),
+            thresholds=known_thresholds(settings.get("thresholds"), len(labels)),
             long_texts=known_policy(settings.get("long_texts", "head"), get_args(LongTexts)),
         )
     if settings["name"] == Ner.name:
         policy = known_policy(settings.get("long_texts", "windows"), get_args(LongTaggedTexts))
         return Ner(labels=labels, max_tokens=manifest.max_tokens, long_texts=policy)
     raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")
+
+
+def known_thresholds(stated: Any, number: int) -> tuple[float, ...] | None:
+    if stated is None:
+        return None
+    if (
+        not isinstance(stated, list)
+        or len(stated) != number
+        or not all(isinstance(x, float) and 0 < x < 1 for x in stated)
+    ):
+        raise ArtifactError(f"thresholds must be {number} numbers between 0 and 1, got {stated!r:.60}.")
+    return tuple(stated)
 
 
 def known_policy(long_texts: Any, known: Sequence[str]) -> Any:

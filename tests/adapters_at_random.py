@@ -14,7 +14,16 @@ SOURCE = Source("text", 1)
 RANKS = (2, 4, 8)
 
 
-def make_adapter(checkpoint: str, folder: Path, number: int, kind: Any = "lora", *, seed: int = 0, **lora: Any) -> Path:
+def make_adapter(
+    checkpoint: str,
+    folder: Path,
+    number: int,
+    kind: Any = "lora",
+    *,
+    seed: int = 0,
+    threshold: float = 0.5,
+    **lora: Any,
+) -> Path:
     """Even numbers classify, every fourth one with any number of labels; odd ones tag. Label counts, ranks differ."""
     names = [f"{chr(65 + i)}{number}" for i in range(2 + number % 4)]
     if number % 2:
@@ -22,7 +31,8 @@ def make_adapter(checkpoint: str, folder: Path, number: int, kind: Any = "lora",
         model = nt.load_token_classifier(checkpoint, task.labels, seed=number)
         example: Any = nt.TaggedExample(("a", "text"), ("O", "O"), SOURCE)
     else:
-        task = nt.TextClassification(labels=nt.LabelSet(tuple(names)), multi_label=number % 4 == 2)
+        multi = {"multi_label": True, "thresholds": (threshold,) * len(names)} if number % 4 == 2 else {}
+        task = nt.TextClassification(labels=nt.LabelSet(tuple(names)), **multi)
         model = nt.load_sequence_classifier(checkpoint, task.labels, seed=number)
         example = nt.TextExample("a text", (names[0],), SOURCE)
     model = nt.add_adapter(model, kind, nt.LoraConfig(**{"rank": RANKS[number % len(RANKS)], **lora}), seed=number)

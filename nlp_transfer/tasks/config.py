@@ -12,6 +12,7 @@ ClassWeights = Literal["none", "balanced"]
 OnUnseenLabel = Literal["refuse", "keep"]
 
 MIN_TOKENS = 8
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,18 @@ class TextClassificationConfig(TaskConfig):
 
     multi_label: bool = False
     """Any number of labels an example: a list, or names parted by commas."""
+    threshold: float = THRESHOLD
+    """With multi_label: labels from this probability on are predicted."""
     long_texts: LongTexts = "head"
     """What is read of texts longer than max_tokens. head: their beginning; head_tail: a quarter of the tokens from the
     beginning, the rest from the end; windows: all, in windows that overlap and whose probabilities are averaged."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"TextClassificationConfig.threshold must be between 0 and 1, got {self.threshold}.")
+        if self.threshold != THRESHOLD and not self.multi_label:
+            raise ConfigError("TextClassificationConfig.threshold has a meaning with multi_label only. Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,7 @@ from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
 from nlp_transfer.reporting.progress import progress_bar
 from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
-from nlp_transfer.tasks.config import TextClassificationConfig
-
-THRESHOLD = 0.5
-"""Multi-label: labels from this probability on are predicted."""
+from nlp_transfer.tasks.config import THRESHOLD, TextClassificationConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ class TextClassification(Task[TextExample, Classification]):
     multi_label: bool = False
     text_pair: bool = False
     """Whether every example is a pair of texts."""
+    thresholds: tuple[float, ...] | None = None
+    """With ``multi_label``: the probability from which on each label is predicted; None for 0.5."""
     long_texts: LongTexts = "head"
     """What is read of texts longer than the limit; see ``TextClassificationConfig``."""
 
@@ -86,6 +85,7 @@ class TextClassification(Task[TextExample, Classification]):
             class_weights=weights,
             label_smoothing=config.label_smoothing,
             multi_label=config.multi_label,
+            thresholds=(config.threshold,) * len(labels) if config.multi_label else None,
             text_pair=splits.train[0].text_pair is not None,
             long_texts=config.long_texts,
         )
@@ -176,7 +176,8 @@ class TextClassification(Task[TextExample, Classification]):
 
     def _prediction(self, row: Probabilities) -> Classification:
         order = np.argsort(-row, kind="stable")
-        chosen = [i for i in order if row[i] >= THRESHOLD] if self.multi_label else order[:1]
+        least = self.thresholds or (THRESHOLD,) * len(row)
+        chosen = [i for i in order if row[i] >= least[i]] if self.multi_label else order[:1]
         values = dict(zip(self.labels.names, map(float, row), strict=True))
         return Classification(tuple(self.labels.names[i] for i in chosen), values, self.multi_label)
 
@@ -195,7 +196,8 @@ class TextClassification(Task[TextExample, Classification]):
         return {"source": str(example.source), "text": example.text, **pair, **found, "correct": correct}
 
     def settings(self) -> dict[str, Any]:
-        kind = {"multi_label": self.multi_label, "text_pair": self.text_pair, "long_texts": self.long_texts}
+        kind: dict[str, Any] = {"multi_label": self.multi_label, "text_pair": self.text_pair}
+        kind |= {"long_texts": self.long_texts} | ({"thresholds": list(self.thresholds)} if self.thresholds else {})
         return {"name": self.name, "labels": list(self.labels.names), **kind}
 
 

@@ -33,7 +33,7 @@ def join(process: int, num_processes: int) -> None:
 
 
 def leave_group() -> None:
-    """A process that ends while gloo's threads still run is aborted, now and then: "terminate called ..."."""
+    """A process that ends while threads of gloo or ours still run is aborted, now and then."""
     for watchdog in RUNNING:
         watchdog.leave()
     if torch.distributed.is_initialized():

@@ -53,11 +53,15 @@ class Watchdog:
             wait_for_workers=False,
         )
         self._give_sign()  # at once, so that the others know the process even if it is lost in its first moments
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread.start()
 
     def leave(self) -> None:
         """Say that this process ends of its own accord."""
         self._ended.set()
+        # it would give one more sign after the last one; and a thread that is in C++ when the interpreter ends aborts
+        # the process ("terminate called without an active exception")
+        self._thread.join(SILENT)
         with suppress(DistError, RuntimeError):
             self._store.set(self._key(self.process), LEFT)
 

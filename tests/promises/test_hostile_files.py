@@ -215,6 +215,8 @@ ADAPTERS = {
     "one label less": edit_task(labels=["blame"]),
     "one label more": edit_task(labels=["blame", "praise", "neither"]),
     "a label that is an object": edit_task(labels=["blame", {}]),
+    "a threshold too few": edit_task(multi_label=True, thresholds=[0.5]),
+    "a threshold of nothing": edit_task(multi_label=True, thresholds=[0.5, 0.0]),
     "another task": edit_task(name="ner", labels=["O", "B-PER", "I-PER"]),
     "a file above its folder": edit_json(MANIFEST, sha256={"../secret": "0" * 64}),
     "a file at an absolute path": edit_json(MANIFEST, sha256={"/etc/passwd": "0" * 64}),

@@ -12,6 +12,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
+from tests.adapters_at_random import make_adapter
 from tests.conftest import FAMILIES
 from tests.processes import python
 from tests.promises import read_back
@@ -119,6 +120,11 @@ def test_labels_task_and_base_come_back_with_the_weights(checkpoint, conll, tmp_
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     assert manifest["task"]["scheme"] == "IOB2"
     assert len(manifest["checkpoint"]["weights_sha256"]) == 64
+
+
+def test_thresholds_come_back(checkpoint, tmp_path):
+    folder = make_adapter(checkpoint, tmp_path / "model", 2, threshold=0.3)
+    assert nt.load(folder).task.thresholds == (0.3,) * 4
 
 
 def test_the_base_may_stand_elsewhere_if_its_weights_are_the_same(checkpoint, tsv, tmp_path):
