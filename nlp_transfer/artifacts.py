@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,16 @@ def write_model(model: Model, task: AnyTask, tried: Tried, folder: Path) -> None
         scores=tried.scores,
         samples=tried.samples,
         versions={module.__name__: module.__version__ for module in (nlp_transfer, torch, transformers, peft)},
-        sha256={path.name: hash_files([path]) for path in sorted(folder.iterdir())},
+        sha256={},
     )
-    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_manifest(manifest, folder)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """With the hashes of the files as they are."""
+    hashes = {path.name: hash_files([path]) for path in sorted(folder.iterdir())}
+    text = json.dumps(asdict(replace(manifest, sha256=hashes)), indent=2, ensure_ascii=False)
+    (folder / MANIFEST_FILE).write_text(text + "\n", "utf-8")
 
 
 def write_network(model: Model, folder: Path) -> None:

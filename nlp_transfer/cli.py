@@ -190,6 +190,34 @@ def merge(
     print(merge_models(models, output, **settings))  # type: ignore[arg-type]
 
 
+def export(
+    model: Positional[Path],
+    output: Positional[Path],
+    file: str | None = None,
+    int8: bool = False,
+    min_agreement: float = 1.0,
+    checkpoint: str | None = None,
+) -> None:
+    """Write an ONNX model for onnxruntime, if it answers alike. Needs the extra: pip install 'nlp-transfer[onnx]'.
+
+    Args:
+        model: Model folder of a run.
+        output: Folder to write.
+        file: Texts to compare answers on, a table or a text a line; the samples in the model's manifest if not given.
+        int8: Hold the weights of linear layers in 8 bits.
+        min_agreement: Share of texts that must get the same labels or entities.
+        checkpoint: Where the base is, if not where it was trained from.
+    """
+    try:
+        from nlp_transfer.inference.onnx import export as export_model
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"export needs {error.name}: pip install 'nlp-transfer[onnx]'.") from error
+    from nlp_transfer.inference.files import texts_to_compare
+
+    settings = {"int8": int8, "min_agreement": min_agreement, "checkpoint": checkpoint}
+    print(f"{output}: {export_model(model, output, texts_to_compare(model, file), **settings)}")  # type: ignore[arg-type]
+
+
 def serve(
     models: Positional[tuple[str, ...]],
     host: str = "127.0.0.1",
@@ -230,6 +258,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "merge": merge,
+    "export": export,
     "serve": serve,
 }
 

@@ -16,6 +16,8 @@ FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 WHOLE_FILES = ("config.json", "model.safetensors")
+ONNX_FILES = ("config.json", "model.onnx")
+FILES = {"lora": ADAPTER_FILES, "head": ADAPTER_FILES, "none": WHOLE_FILES, "onnx": ONNX_FILES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Manifest:
     max_tokens: int
     """Longest input in tokens."""
     adapter: str
-    """lora, head or none: which weights the folder holds."""
+    """lora, head or none: which weights the folder holds; onnx: all of them, in a graph for onnxruntime."""
     checkpoint: Origin
     """The base. Its encoder and tokenizer are compared by their hashes when the model is loaded."""
     scores: dict[str, Metrics]
@@ -76,6 +78,8 @@ def check_fields(raw: dict[str, Any], path: Path) -> None:
     for name, kind in FIELD_TYPES.items():
         if not isinstance(raw[name], kind) or isinstance(raw[name], bool):
             raise damaged(path, f"field '{name}' is no {kind.__name__}")
+    if raw["adapter"] not in FILES:
+        raise damaged(path, f"adapter '{raw['adapter']:.40}' is none of {', '.join(FILES)}")
     labels = raw["task"].get("labels")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise damaged(path, "task.labels is no list of names")
@@ -96,8 +100,7 @@ def damaged(path: Path, reason: str) -> ArtifactError:
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:
-    needed = WHOLE_FILES if manifest.adapter == "none" else ADAPTER_FILES
-    for name in {*needed, *manifest.sha256}:
+    for name in {*FILES[manifest.adapter], *manifest.sha256}:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")

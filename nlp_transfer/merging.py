@@ -89,7 +89,7 @@ def refuse_strangers(folders: Sequence[Path], manifests: Sequence[Manifest]) -> 
     """Raises ArtifactError where there is nothing to fold, or where models do not speak of the same."""
     first = manifests[0]
     for folder, manifest in zip(folders, manifests, strict=True):
-        if manifest.adapter == "none":
+        if manifest.adapter in ("none", "onnx"):
             raise ArtifactError(f"{folder} holds whole weights already. Merge adapters.")
         if manifest.task != first.task or manifest.max_tokens != first.max_tokens:
             raise ArtifactError(

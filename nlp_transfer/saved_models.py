@@ -49,6 +49,10 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     folder = model_folder(folder)
     manifest = read_manifest(folder)
     task = make_task(manifest)
+    if manifest.adapter == "onnx":
+        raise ArtifactError(
+            f"{folder} holds an ONNX model, which only nt.load and nlp-transfer predict and evaluate read."
+        )
     if manifest.adapter == "none":
         inspect_whole(folder, task)
         model = load_checkpoint(str(folder), task.labels, task.head)

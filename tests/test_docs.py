@@ -362,7 +362,7 @@ def test_names_and_numbers_of_a_page_are_those_of_the_code(page):
 
 
 def test_every_flag_on_a_page_exists(desk, run, capsys):
-    for command in ("run text_classification", "run ner", "check", "evaluate", "predict", "merge", "serve"):
+    for command in ("run text_classification", "run ner", "check", "evaluate", "predict", "merge", "export", "serve"):
         run(f"nlp-transfer {command} --help")
     known = set(FLAG.findall(capsys.readouterr().out)) | OTHER_FLAGS
     for page in PAGES:

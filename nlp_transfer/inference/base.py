@@ -47,7 +47,7 @@ class Base:
     def read(self, folder: Path, checkpoint: str | None) -> Part:
         """Raises ArtifactError for what ``nt.load`` refuses, for another base, and for what cannot share one."""
         manifest = read_manifest(folder)
-        if manifest.adapter == "none":
+        if manifest.adapter in ("none", "onnx"):
             raise ArtifactError(f"{folder} holds whole weights, which share no base. Use nt.load.")
         task = make_task(manifest)
         base = self._model(task, manifest, folder, checkpoint)

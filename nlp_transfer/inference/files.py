@@ -24,7 +24,9 @@ from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.predictor import CHUNK, Predictor
 from nlp_transfer.inference.texts import Prediction, Text
+from nlp_transfer.manifest import read_manifest
 from nlp_transfer.reporting.progress import progress_bar, say
+from nlp_transfer.saved_models import model_folder
 from nlp_transfer.tasks.base import refuse_unknown
 from nlp_transfer.tasks.ner import Ner
 from nlp_transfer.tasks.text_classification import Classification
@@ -67,6 +69,17 @@ def predict_file(
         raise DataError(f"text_pair_column '{text_pair_column}': this model reads one text, no pairs. Leave it out.")
     texts = texts_of_file(file, text_column, text_pair_column, reads_pairs=reads_pairs)
     yield from predict_records(predictor, texts)
+
+
+def texts_to_compare(model: Path, file: str | None) -> list[Text]:
+    """Of a file, as ``predict_file`` reads it; else the samples that the model's manifest holds."""
+    manifest = read_manifest(model_folder(model))
+    if file is not None:
+        return list(texts_of_file(file, None, None, reads_pairs=bool(manifest.task.get("text_pair"))))
+    if manifest.task["name"] == Ner.name:
+        return [list(sample["words"]) for sample in manifest.samples]
+    samples = [(sample["text"], sample.get("text_pair")) for sample in manifest.samples]
+    return [(text, pair) if pair is not None else text for text, pair in samples]
 
 
 def predict_records(predictor: Predictor, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:

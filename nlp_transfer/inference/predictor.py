@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.inference.texts import Question, Text, ask, refusal
+from nlp_transfer.manifest import ONNX_FILES
 from nlp_transfer.reporting.progress import Bar, progress_bar
-from nlp_transfer.saved_models import AnyTask, load_model
+from nlp_transfer.saved_models import AnyTask, load_model, model_folder
 from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.training.evaluate import batches_of, predict_split
 from nlp_transfer.training.processes import processes
@@ -33,8 +34,19 @@ def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
     The base is the checkpoint it was trained on, or ``checkpoint``, any spelling of one with the same weights. Raises
     ArtifactError when the folder is damaged or the base is another one.
     """
-    model, task = load_model(Path(folder), checkpoint=checkpoint)
+    found = model_folder(Path(folder))
+    if (found / ONNX_FILES[1]).is_file():
+        return load_exported(found)
+    model, task = load_model(found, checkpoint=checkpoint)
     return Predictor(model, task)
+
+
+def load_exported(folder: Path) -> Predictor:
+    try:
+        from nlp_transfer.inference.onnx import load_onnx
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{folder} needs {error.name}: pip install 'nlp-transfer[onnx]'.") from error
+    return load_onnx(folder)
 
 
 class Predictor:
@@ -105,6 +117,8 @@ class Predictor:
         """The mean over its tokens of the encoder's last hidden states, adapter included, for each text: an array of
         shape ``(texts, width)``. (Reimers & Gurevych, 2019.)
         """
+        if self.model.adapter == "onnx":
+            raise ConfigError("An ONNX model gives logits and no hidden states. Use the model it was exported from.")
         examples = self._question(texts).examples
         split = self._encode(examples)
         encoder = encoder_of(self._plain_network())
