@@ -70,6 +70,13 @@ class Tried:
     """The same ones. The model is saved if it answers them from its folder as it does in memory."""
 
 
+def refuse_existing(folder: Path, *, overwrite: bool) -> None:
+    """What is made of a model must not take the place of another one by a slip of the hand."""
+    refuse_other_content(folder)
+    if folder.exists() and not overwrite:
+        raise ConfigError(f"{folder} holds a model already. Name another folder, or pass --overwrite (overwrite=True).")
+
+
 def save_tried(model: Model, task: AnyTask, tried: Tried, folder: Path) -> Path:
     """As ``save_model``."""
     refuse_other_content(folder)
@@ -165,7 +172,8 @@ def verify(model: Model, task: AnyTask, examples: Sequence[Any], folder: Path) -
     """Raises ArtifactError when the model in ``folder`` does not answer as the one in memory does."""
     again, task_again = load_model(folder)
     ours, theirs = logits(model, task, examples), logits(again, task_again, examples)
-    worst = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+    pairs = zip(ours, theirs, strict=True)
+    worst = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
     allowed = MOVED_TOLERANCE if model.moved_by is not None else 0.0
     if not worst <= allowed:
         raise ArtifactError(

@@ -65,10 +65,11 @@ def download(name: str, revision: str | None) -> Path:
 
 def refuse_other_folders(folder: Path, checkpoint: str) -> None:
     """What is no checkpoint, but often named as one, and what would be read from elsewhere."""
-    if any(folder.glob("*.safetensors")) and (folder / "config.json").is_file():
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if not is_adapter and any(folder.glob("*.safetensors")) and (folder / "config.json").is_file():
         refuse_files_elsewhere(folder)
         return
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter:  # beside whole weights too: transformers would put it on top of them
         raise CheckpointError(
             f"'{checkpoint}' is an adapter, not a checkpoint. Name the checkpoint it was trained on; an adapter is "
             "loaded with nt.load."

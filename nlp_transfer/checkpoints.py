@@ -12,8 +12,9 @@ Only safetensors and JSON are read, and ``trust_remote_code`` is always off.
 from __future__ import annotations
 
 import re
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -44,6 +46,8 @@ AUTO: dict[HeadKind, Any] = {
     "sequence": AutoModelForSequenceClassification,
     "token": AutoModelForTokenClassification,
 }
+MODULES_A_TENSOR, MODULES_AROUND = 6, 200
+"""More modules than weights a network may have: activations, dropout, what holds others."""
 SANE_LIMIT = 100_000
 """A tokenizer that knows no limit says 1e30."""
 
@@ -122,18 +126,40 @@ def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int =
     )
 
 
-def described_shapes(folder: Path, labels: LabelSet, head: HeadKind, most_layers: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of the network that ``config.json`` describes, without making room for it."""
+def described_shapes(
+    folder: Path, labels: LabelSet, head: HeadKind, found: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of the network that ``config.json`` describes, without making room for it.
+
+    Of tensors that are tied to others, those that are ``found``: a file holds them once.
+    """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, id2label=dict(enumerate(labels.names)))
-        if config.num_hidden_layers > most_layers:
-            raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}, and there are {most_layers} tensors")
-        network = skeleton(config, labels, head)
+        with at_most_modules(MODULES_A_TENSOR * len(found) + MODULES_AROUND):
+            network = skeleton(config, labels, head)
     except Exception as error:  # a damaged config.json ends in a dozen types
-        raise CheckpointError(
-            f"{folder / 'config.json'} cannot be read for a {head} head: {first_line(error)}"
-        ) from error
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        path = folder / "config.json"
+        raise CheckpointError(f"{path} cannot be read for a {head} head: {first_line(error)}") from error
+    tied = network.all_tied_weights_keys.keys() - set(found)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name not in tied}
+
+
+@contextmanager
+def at_most_modules(most: int) -> Iterator[None]:
+    """Raises ValueError in the midst of a network that has more of them: a config may ask for any number of layers."""
+    own, made = threading.get_ident(), 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += threading.get_ident() == own
+        if made > most:
+            raise ValueError(f"it describes a network of more than {most:,} modules, and its file holds fewer tensors")
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def skeleton(config: PreTrainedConfig, labels: LabelSet, head: HeadKind) -> PreTrainedModel:

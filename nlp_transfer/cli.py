@@ -16,7 +16,7 @@ from nlp_transfer import __version__
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
 from nlp_transfer.checking.config import CheckConfig
 from nlp_transfer.errors import EXIT_OK, ConfigError, DataError, counted
-from nlp_transfer.launching import guarded, launch, one_line_errors
+from nlp_transfer.launching import guarded, launch, needing, one_line_errors
 
 
 def list_recipes() -> None:
@@ -143,13 +143,7 @@ def predict(
         text_column: Column of the text in a table.
         text_pair_column: Column of the second text in a table.
     """
-    from nlp_transfer.inference.files import (
-        STANDARD_INPUT,
-        check_output,
-        predict_file,
-        predict_records,
-        write_records,
-    )
+    from nlp_transfer.inference.files import STANDARD_INPUT, check_output, predict_file, predict_records, write_records
     from nlp_transfer.inference.predictor import load
 
     if texts and file is not None:
@@ -172,6 +166,7 @@ def merge(
     density: float = 0.5,
     seed: int = 0,
     checkpoint: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Fold an adapter into the weights of its base, or several of one task by their mean; prints the new folder.
 
@@ -183,10 +178,18 @@ def merge(
         density: Share of the changes that ties and dare keep.
         seed: Of what dare keeps.
         checkpoint: Where the base is, if not where they were trained from.
+        overwrite: Replace a model that stands there.
     """
     from nlp_transfer.merging import merge as merge_models
 
-    settings = {"method": method, "weights": weights, "density": density, "seed": seed, "checkpoint": checkpoint}
+    settings = {
+        "method": method,
+        "weights": weights,
+        "density": density,
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "overwrite": overwrite,
+    }
     print(merge_models(models, output, **settings))  # type: ignore[arg-type]
 
 
@@ -197,6 +200,7 @@ def export(
     int8: bool = False,
     min_agreement: float = 1.0,
     checkpoint: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write an ONNX model for onnxruntime, if it answers alike. Needs the extra: pip install 'nlp-transfer[onnx]'.
 
@@ -207,14 +211,13 @@ def export(
         int8: Hold the weights of linear layers in 8 bits.
         min_agreement: Share of texts that must get the same labels or entities.
         checkpoint: Where the base is, if not where it was trained from.
+        overwrite: Replace a model that stands there.
     """
-    try:
+    with needing("onnx"):
         from nlp_transfer.inference.onnx import export as export_model
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"export needs {error.name}: pip install 'nlp-transfer[onnx]'.") from error
     from nlp_transfer.inference.files import texts_to_compare
 
-    settings = {"int8": int8, "min_agreement": min_agreement, "checkpoint": checkpoint}
+    settings = {"int8": int8, "min_agreement": min_agreement, "checkpoint": checkpoint, "overwrite": overwrite}
     print(f"{output}: {export_model(model, output, texts_to_compare(model, file), **settings)}")  # type: ignore[arg-type]
 
 
@@ -236,17 +239,14 @@ def serve(
         max_batch: Requests that are computed together.
         checkpoint: Where the base is, if not where they were trained from.
     """
-    try:
+    with needing("serve"):
         from nlp_transfer.inference.server import Limits, serve as serve_bank
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"serve needs {error.name}: pip install 'nlp-transfer[serve]'.") from error
     from nlp_transfer.inference.bank import AdapterBank
 
     pairs = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
     if not pairs or len(dict(pairs)) < len(pairs):
         raise ConfigError(f"serve takes model folders under different names, got {' '.join(models) or 'none'}.")
     bank = AdapterBank.load(dict(pairs), checkpoint=checkpoint)
-    print(f"{counted(len(pairs), 'adapter')} at http://{host}:{port}: {', '.join(bank.names)}", flush=True)
     serve_bank(bank, host, port, Limits(max_waiting=max_waiting, max_batch=max_batch))
 
 

@@ -23,6 +23,9 @@ from nlp_transfer.errors import ArtifactError, counted, first_line
 
 MAX_JSON = 16 * 2**20
 """Bytes. A manifest with long samples, or a tokenizer of a hundred languages, holds less."""
+MAX_NAMES = 10_000
+"""Of modules in a list."""
+MAX_RANK = 2**16
 MAX_SCALE = 1e4
 """Of an adapter's output: alpha / rank. Beyond it, trained adapters do not lie, and fp16 overflows."""
 RUNNABLE = (".bin", ".ckpt", ".dll", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".so")
@@ -52,7 +55,7 @@ def refuse_odd_files(folder: Path) -> None:
     """
     own = folder.resolve()
     store = own.parent.parent / "blobs" if own.parent.name == "snapshots" else own
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         target = path.resolve()
         if path.is_symlink() and own not in target.parents and store not in target.parents:
             raise ArtifactError(f"{path} leads out of its folder. Get the folder again from where it was made.")
@@ -104,21 +107,31 @@ def refuse_odd_adapter(config: Mapping[str, Any], path: Path) -> None:
         known = COMPUTED.get(field)
         if known is not None and value not in known:
             raise ArtifactError(f"{path}: {field} is {shortened(value)}; read are {', '.join(map(str, known))}.")
-        if known is None and field not in SIZED | DESCRIPTIVE and value not in (None, False, [], {}, ""):
+        if known is None and field not in SIZED | DESCRIPTIVE and not is_unset(value):
             raise ArtifactError(f"{path}: {field} is {shortened(value)}, a setting that is not read here.")
+    if missing := sorted({"peft_type", "task_type", *SIZED} - config.keys()):
+        raise ArtifactError(f"{path}: {missing[0]} is missing.")
     for field in ("target_modules", "modules_to_save"):
-        names = config.get(field)
-        if names == NO_TARGETS and field == "target_modules":
-            continue
-        if not isinstance(names, list) or not all(isinstance(n, str) and MODULE_NAME.fullmatch(n) for n in names):
-            raise ArtifactError(f"{path}: {field} must be a list of names of modules, got {shortened(names)}.")
+        if not are_names(config[field]) and (field, config[field]) != ("target_modules", NO_TARGETS):
+            most = f"at most {MAX_NAMES:,} names of modules"
+            raise ArtifactError(f"{path}: {field} must be a list of {most}, got {shortened(config[field])}.")
     refuse_odd_scale(config, path)
+
+
+def are_names(value: Any) -> bool:
+    is_list = isinstance(value, list) and len(value) <= MAX_NAMES
+    return is_list and all(isinstance(name, str) and MODULE_NAME.fullmatch(name) for name in value)
+
+
+def is_unset(value: Any) -> bool:
+    """0 is a value: of ``layers_to_transform`` it names a layer."""
+    return value is None or value is False or (isinstance(value, list | dict | str) and not value)
 
 
 def refuse_odd_scale(config: Mapping[str, Any], path: Path) -> None:
     rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0)
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ArtifactError(f"{path}: r must be a whole number from 1 on, got {shortened(rank)}.")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
+        raise ArtifactError(f"{path}: r must be a whole number from 1 to {MAX_RANK:,}, got {shortened(rank)}.")
     if not isinstance(alpha, int | float) or not 0 < alpha <= MAX_SCALE * rank:
         raise ArtifactError(
             f"{path}: lora_alpha must be above 0 and at most {MAX_SCALE:g} × r, got {shortened(alpha)}."
@@ -142,7 +155,7 @@ def adapter_shapes(network: nn.Module, config: Mapping[str, Any], head: Sequence
     """What an adapter of this config holds for the base ``network``: low-rank weights, and the ``head`` as a whole."""
     if not {*head} <= {*config["modules_to_save"]} <= {*head, *ADDED_BY_PEFT}:
         raise ArtifactError(
-            f"{path}: the head is {', '.join(config['modules_to_save'])}, and the base's is {', '.join(head)}."
+            f"{path}: the head is {shortened(config['modules_to_save'])}, and the base's is {list(head)}."
         )
     shapes = dict(head_shapes(network, head))
     for target, layer in target_layers(network, config["target_modules"], head, path):
@@ -178,6 +191,12 @@ def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, 
     for module in head:
         for name, tensor in network.get_submodule(module).state_dict().items():
             yield f"base_model.model.{module}.{name}", tuple(tensor.shape)
+
+
+def refuse_other_labels(found: Shapes, number: int, folder: Path) -> None:
+    """A head has as many rows as there are labels; without one, no room is made for the labels that are stated."""
+    if not any(shape[:1] == (number,) for shape in found.values()):
+        raise ArtifactError(f"{folder} names {counted(number, 'label')}, and no tensor of it has as many rows.")
 
 
 def refuse_not_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

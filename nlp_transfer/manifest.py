@@ -9,11 +9,15 @@ from typing import Any
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_files
-from nlp_transfer.inspection import read_json, refuse_odd_files
+from nlp_transfer.inspection import read_json, read_shapes, refuse_odd_files
 from nlp_transfer.metrics import Metrics
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
+LARGE_FILES = ("model.safetensors", "model.onnx")
+MAX_BYTES = {"adapter_model.safetensors": 2**31}
+MAX_OTHER = 2**28
+"""Bytes of tokenizers and settings."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 WHOLE_FILES = ("config.json", "model.safetensors")
 ONNX_FILES = ("config.json", "model.onnx")
@@ -85,6 +89,9 @@ def check_fields(raw: dict[str, Any], path: Path) -> None:
         raise damaged(path, "task.labels is no list of names")
     if len(set(labels)) < len(labels) or not isinstance(raw["task"].get("name"), str):
         raise damaged(path, "task has a label twice, or no name")
+    words = "words" if raw["task"]["name"] == "ner" else "text"
+    if not all(isinstance(sample, dict) and isinstance(sample.get(words), str | list) for sample in raw["samples"]):
+        raise damaged(path, "samples hold something else than texts")
     if set(raw["checkpoint"]) != {field.name for field in fields(Origin)}:
         raise damaged(path, "checkpoint has other fields than it should")
     if not all(
@@ -99,10 +106,20 @@ def damaged(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(f"{path} is damaged ({reason}). Get the folder again from where it was made.")
 
 
+def refuse_odd_size(path: Path) -> None:
+    """Before it is hashed: of a file that states its own size, what it states; of others, what is usual."""
+    if path.suffix == ".safetensors":
+        read_shapes(path)
+    most = MAX_BYTES.get(path.name, path.stat().st_size if path.name in LARGE_FILES else MAX_OTHER)
+    if path.stat().st_size > most:
+        raise ArtifactError(f"{path} has {path.stat().st_size:,} bytes; at most {most:,} are read.")
+
+
 def check_files(manifest: Manifest, folder: Path) -> None:
     for name in {*FILES[manifest.adapter], *manifest.sha256}:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
+        refuse_odd_size(path)
         if hash_files([path]) != manifest.sha256.get(name):
             raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")

@@ -15,7 +15,7 @@ import peft
 import torch
 from torch import Tensor
 
-from nlp_transfer.artifacts import Tried, save_tried
+from nlp_transfer.artifacts import Tried, refuse_existing, save_tried
 from nlp_transfer.checkpoints import Model, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.errors import ArtifactError, ConfigError, quoted
@@ -37,6 +37,7 @@ def merge(
     density: float = 0.5,
     seed: int = 0,
     checkpoint: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the merged model to ``output``; its answers to the samples of the first folder are compared on the way.
 
@@ -47,6 +48,7 @@ def merge(
 
     Raises ConfigError for settings that do not fit, ArtifactError for models of other labels, tasks or bases.
     """
+    refuse_existing(output, overwrite=overwrite)
     shares = checked_shares(folders, method, weights, density)
     manifests = [read_manifest(model_folder(folder)) for folder in folders]
     refuse_strangers(folders, manifests)
@@ -80,8 +82,8 @@ def checked_shares(
     shares = list(weights) if weights is not None else [1 / len(folders)] * len(folders)
     if len(shares) != len(folders):
         raise ConfigError(f"weights must be as many as the {len(folders)} folders, got {len(shares)}.")
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"weights must add up to 1, got {sum(shares):g}.")
+    if not all(share >= 0 for share in shares) or not abs(sum(shares) - 1) <= 1e-6:
+        raise ConfigError(f"weights must not be negative and add up to 1, got {', '.join(map(str, shares))}.")
     return shares
 
 

@@ -18,13 +18,14 @@ from nlp_transfer.adapters.lora import peft_task_type
 from nlp_transfer.checkpoints import Model, Origin, described_shapes, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
-from nlp_transfer.errors import ArtifactError, first_line, quoted
+from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.inspection import (
     adapter_shapes,
     read_json,
     read_shapes,
     refuse_not_finite,
     refuse_odd_adapter,
+    refuse_other_labels,
     refuse_other_tensors,
 )
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
@@ -37,6 +38,8 @@ from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.processes import processes
 
 AnyTask = TextClassification | Ner
+NAMES_CODE = {"auto_map", "quantization_config", "attn_implementation", "_attn_implementation"}
+"""Fields of ``config.json``; attention may be a kernel on the Hub."""
 
 
 def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, AnyTask]:
@@ -54,9 +57,12 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
             f"{folder} holds an ONNX model, which only nt.load and nlp-transfer predict and evaluate read."
         )
     if manifest.adapter == "none":
+        if checkpoint is not None:
+            raise ConfigError(f"{folder} holds whole weights, which need no base. Leave the checkpoint out.")
         inspect_whole(folder, task)
         model = load_checkpoint(str(folder), task.labels, task.head)
         return replace(model, origin=manifest.checkpoint, adapter="none"), task
+    refuse_other_labels(read_shapes(folder / ADAPTER_FILES[1]), len(task.labels), folder)
     base = load_checkpoint(checkpoint or base_name(manifest.checkpoint), task.labels, task.head)
     check_base(manifest.checkpoint, base.origin, folder)
     network = attach(base, folder)
@@ -64,12 +70,15 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
 
 
 def model_folder(folder: Path) -> Path:
-    """Also where the folder of the whole run was named."""
+    """Also where the folder of the whole run was named. Raises ArtifactError for what is no folder."""
     if not (folder / MANIFEST_FILE).exists() and (folder / "model" / MANIFEST_FILE).is_file():
         folder = folder / "model"
     for run_dir in (folder, folder.parent):
         if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
             raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Its command goes on.")
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ArtifactError(f"{folder} {what}. Name the 'model' folder of a run.")
     return folder
 
 
@@ -157,11 +166,15 @@ def inspect_whole(folder: Path, task: AnyTask) -> None:
     config = read_json(folder / WHOLE_FILES[0])
     weights_path = folder / WHOLE_FILES[1]
     found = read_shapes(weights_path)
-    if odd := sorted(config.keys() & {"auto_map", "quantization_config"}):
+    if odd := sorted(config.keys() & NAMES_CODE):
         raise ArtifactError(f"{folder / WHOLE_FILES[0]}: {odd[0]} is not read here, for it may name code.")
-    if list(config.get("id2label", {}).values()) != list(task.labels.names):
+    if (folder / ADAPTER_FILES[0]).exists():  # transformers would put it on top
+        raise ArtifactError(f"{folder} holds whole weights and an adapter. Remove {ADAPTER_FILES[0]}.")
+    names = config.get("id2label")
+    if not isinstance(names, dict) or list(names.values()) != list(task.labels.names):
         raise ArtifactError(f"{folder / WHOLE_FILES[0]} names other labels than {MANIFEST_FILE}.")
-    refuse_other_tensors(found, described_shapes(folder, task.labels, task.head, len(found)), weights_path)
+    refuse_other_labels(found, len(task.labels), folder)
+    refuse_other_tensors(found, described_shapes(folder, task.labels, task.head, found), weights_path)
     refuse_not_finite(load_file(weights_path), weights_path)
 
 

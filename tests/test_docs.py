@@ -345,6 +345,7 @@ PRECISE = {
     ],
     "docs/inference.md": [
         f"more than {server.Limits().max_bytes // 2**20} MiB or {server.Limits().max_requests} requests",
+        f"{server.Limits().max_characters:,} characters",
         f"max_batch={server.Limits().max_batch}, max_waiting={server.Limits().max_waiting:}",
     ],
     "docs/security.md": [

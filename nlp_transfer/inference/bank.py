@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 from nlp_transfer.checkpoints import Model
+from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
 from nlp_transfer.errors import ConfigError, DataError, NlpTransferError, did_you_mean, quoted
 from nlp_transfer.inference.bank_layers import Call, LowRank, calling, ranks_of, stacked, taken_out
 from nlp_transfer.inference.base import Base, Part
 from nlp_transfer.inference.heads import head_logits
-from nlp_transfer.inference.predictor import OnError
-from nlp_transfer.inference.texts import Question, Text, ask, refusal
+from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.saved_models import AnyTask, model_folder
 from nlp_transfer.tasks.base import Piece
 from nlp_transfer.training.evaluate import batches_of, joined
@@ -70,9 +71,11 @@ class AdapterBank:
 
         Raises ArtifactError as ``nt.load`` does, and for a folder that was trained on another base than the first.
         """
+        if isinstance(folders, str | Path):
+            raise ConfigError(f"AdapterBank.load takes a list of folders, or names and folders, got '{folders}'.")
         named = folders if isinstance(folders, Mapping) else {str(folder): folder for folder in folders}
         bank = cls()
-        bank._put({name: Path(folder) for name, folder in named.items()}, checkpoint)
+        bank._put({name: Path(folder) for name, folder in named.items()}, checkpoint, bank._refuse_taken)
         return bank
 
     @property
@@ -85,14 +88,11 @@ class AdapterBank:
 
     def add(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
         """One more adapter, while others are answering. Raises ConfigError for a name that is taken."""
-        if name in self._now.members:
-            raise ConfigError(f"There is an adapter '{name}' in the bank already. Take replace, or another name.")
-        self._put({name: Path(folder)}, checkpoint)
+        self._put({name: Path(folder)}, checkpoint, refuse=self._refuse_taken)
 
     def replace(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
         """From the next call on, ``name`` is the adapter of ``folder``."""
-        self._member(self._now, name)
-        self._put({name: Path(folder)}, checkpoint)
+        self._put({name: Path(folder)}, checkpoint, refuse=lambda name: self._member(self._now, name))
 
     def remove(self, name: str) -> None:
         """Calls that have begun are still answered."""
@@ -100,16 +100,16 @@ class AdapterBank:
             self._member(self._now, name)
             self._now = rebuilt(self._now, {}, without={name})
 
-    def predict(self, requests: Sequence[Request], *, on_error: OnError = "raise") -> list[Any]:
+    def predict(self, requests: Iterable[Request], *, on_error: OnError = "raise") -> list[Any]:
         """The answer to each request, as ``Predictor.predict`` gives it.
 
         Raises ConfigError for a name that is none of the bank's, and DataError for what is no text of its task; with
         ``on_error`` "return" the error stands in that request's place, and all others are answered.
         """
-        now = self._now
-        found: list[Any] = [self._refusal(now, request, number) for number, request in enumerate(requests, start=1)]
-        if on_error == "raise" and (errors := [error for error in found if error is not None]):
-            raise errors[0]
+        now, requests = self._now, as_list(requests, "requests")
+        numbers = range(1, len(requests) + 1) if on_error == "raise" else [None] * len(requests)
+        found: list[Any] = list(map(partial(self._refusal, now), requests, numbers))
+        raise_first(found, on_error)
         asked: dict[str, list[int]] = {}
         for i, (error, request) in enumerate(zip(found, requests, strict=True)):
             if error is None:
@@ -118,14 +118,17 @@ class AdapterBank:
         for name, answers in self._answers(now, questions).items():
             for i, answer in zip(asked[name], answers, strict=True):
                 found[i] = answer
+        raise_first(found, on_error)
         return found
 
-    def _refusal(self, now: Snapshot, request: Any, number: int) -> NlpTransferError | None:
+    def _refusal(self, now: Snapshot, request: Any, number: int | None) -> NlpTransferError | None:
+        place = "request" if number is None else f"request {number}"
         if not isinstance(request, tuple) or len(request) != 2 or not isinstance(request[0], str):
-            return DataError(f"request {number}: expected the name of an adapter and a text, got {request!r:.60}.")
+            return DataError(f"{place}: expected the name of an adapter and a text, got {request!r:.60}.")
         try:
+            refuse_surrogates(request[0], f"{place}: the adapter's name")
             return refusal(self._member(now, request[0]).task, request[1], number)
-        except ConfigError as error:
+        except NlpTransferError as error:
             return error
 
     def _answers(self, now: Snapshot, questions: Mapping[str, Question]) -> dict[str, list[Any]]:
@@ -148,7 +151,7 @@ class AdapterBank:
         ]
         probabilities = iter(joined(pieces, sum(sizes)))
         return {
-            name: question.answers([next(probabilities) for _ in question.examples])
+            name: answers_of(question, [next(probabilities) for _ in question.examples])
             for name, question in questions.items()
         }
 
@@ -197,8 +200,17 @@ class AdapterBank:
             )
         return now.members[name]
 
-    def _put(self, folders: Mapping[str, Path], checkpoint: str | None) -> None:
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._now.members:
+            raise ConfigError(f"There is an adapter '{name}' in the bank already. Take replace, or another name.")
+
+    def _put(self, folders: Mapping[str, Path], checkpoint: str | None, refuse: Callable[[str], object]) -> None:
+        """``refuse`` looks at each name once nobody else changes the bank any more."""
         with self._changing:
+            for name in folders:
+                if not isinstance(name, str) or not name:
+                    raise ConfigError(f"The name of an adapter must be a word, got {name!r}.")
+                refuse(name)
             base = self._base or Base()
             parts = {name: base.read(model_folder(folder), checkpoint) for name, folder in folders.items()}
             self._base, self._now = base, rebuilt(self._now, parts, without=set(parts))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -14,8 +15,8 @@ from nlp_transfer.checkpoints import HeadKind, Model, encoder_of, load_model as 
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_tensors
 from nlp_transfer.inference.bank_layers import LowRank, learn_row_dims, replace_linears
-from nlp_transfer.inference.heads import make_head
-from nlp_transfer.inspection import refuse_not_finite
+from nlp_transfer.inference.heads import make_head, refuse_unshareable
+from nlp_transfer.inspection import read_shapes, refuse_not_finite, refuse_other_labels
 from nlp_transfer.manifest import ADAPTER_FILES, Manifest, read_manifest
 from nlp_transfer.saved_models import AnyTask, base_name, check_base, inspected_config, make_task
 from nlp_transfer.training.processes import processes
@@ -50,6 +51,7 @@ class Base:
         if manifest.adapter in ("none", "onnx"):
             raise ArtifactError(f"{folder} holds whole weights, which share no base. Use nt.load.")
         task = make_task(manifest)
+        refuse_other_labels(read_shapes(folder / ADAPTER_FILES[1]), len(task.labels), folder)
         base = self._model(task, manifest, folder, checkpoint)
         network = skeleton(base.network.config, task.labels, task.head)
         config = inspected_config(replace(base, network=network), folder)
@@ -59,7 +61,10 @@ class Base:
         refuse_not_finite(tensors, folder / ADAPTER_FILES[1])
         layers = low_rank(config, tensors)
         head = make_head(network, {name: t for name, t in tensors.items() if ".lora_" not in name})
-        model = replace(base, network=head.to(processes().device), adapter=manifest.adapter)
+        head.to(processes().device)
+        with torch.random.fork_rng(devices=[]):
+            refuse_unshareable(head, base.tokenizer.padding_side, folder)
+        model = replace(base, network=head, adapter=manifest.adapter)
         return Part(layers, task, model)
 
     def _model(self, task: AnyTask, manifest: Manifest, folder: Path, checkpoint: str | None) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from nlp_transfer.checkpoints import encoder_of
-from nlp_transfer.errors import ArtifactError
+from nlp_transfer.errors import ArtifactError, first_line
 
 
 class Given(nn.Module):
@@ -55,7 +56,9 @@ def make_head(skeleton: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTr
     wanted = skeleton.state_dict()
     if foreign := sorted(tensors.keys() - wanted.keys()):
         raise ArtifactError(f"{foreign[0]} is trained and stands inside of the encoder, so it cannot be shared.")
-    skeleton.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True, strict=True)
+    skeleton.load_state_dict(
+        {name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True, strict=True
+    )
     for parameter in skeleton.parameters():
         parameter.requires_grad_(False)
     skeleton.eval()
@@ -68,3 +71,27 @@ def head_logits(head: PreTrainedModel, hidden: Tensor, inputs: Mapping[str, Tens
     known = {name: inputs[name] for name in ("attention_mask", "token_type_ids") if name in inputs}
     logits: Tensor = head(inputs_embeds=hidden, **known).logits
     return logits
+
+
+@torch.no_grad()
+def refuse_unshareable(head: PreTrainedModel, padding_side: str, folder: Path) -> None:
+    """Raises ArtifactError where a head needs more than hidden states and their mask: decoders look for the last token
+    in the ids, and then hidden states of padding would count.
+    """
+    device = next(head.parameters()).device
+    mask = torch.ones(2, 4, dtype=torch.int64, device=device)
+    padded = slice(2, None) if padding_side == "right" else slice(0, 2)
+    mask[1, padded] = 0
+    hidden = torch.randn(2, 4, head.config.hidden_size, device=device)
+    other = hidden.clone()
+    other[1, padded] += 1
+    try:
+        found = [head_logits(head, states, {"attention_mask": mask}) for states in (hidden, other)]
+        counts = [logits[1][mask[1] == 1] if logits.dim() == 3 else logits[1] for logits in found]
+    except Exception as error:  # whatever such a head does without what it needs
+        raise ArtifactError(f"{folder}: {CANNOT_SHARE} ({first_line(error)[:100]})") from error
+    if not torch.allclose(counts[0], counts[1], atol=1e-5, equal_nan=True):
+        raise ArtifactError(f"{folder}: {CANNOT_SHARE}")
+
+
+CANNOT_SHARE = "its head needs more than hidden states, so it cannot share a base. Use nt.load."

@@ -24,7 +24,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from nlp_transfer.artifacts import put_in_place, refuse_other_content, write_manifest
+from nlp_transfer.artifacts import put_in_place, refuse_existing, write_manifest
 from nlp_transfer.checkpoints import Model, load_tokenizer, quiet_transformers
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line
 from nlp_transfer.fingerprints import hash_tokenizer
@@ -67,12 +67,13 @@ def export(
     int8: bool = False,
     min_agreement: float = 1.0,
     checkpoint: str | None = None,
+    overwrite: bool = False,
 ) -> Parity:
     """Write an ONNX model to ``output`` if it answers ``texts`` as the model in ``folder`` does.
 
     Raises ArtifactError below the gate, and for families that torch cannot export (XLNet): nothing is written then.
     """
-    refuse_other_content(output)
+    refuse_existing(output, overwrite=overwrite)
     if not texts:
         raise ConfigError("export compares answers on texts, got none. Pass a file with some.")
     folder = model_folder(folder)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import ConfigError, DataError
-from nlp_transfer.inference.texts import Question, Text, ask, refusal
+from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.manifest import ONNX_FILES
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.saved_models import AnyTask, load_model, model_folder
@@ -25,7 +26,6 @@ from nlp_transfer.training.processes import processes
 
 CHUNK = 1024
 """Texts of a stream that are predicted together; memory does not grow with the stream."""
-OnError = Literal["raise", "return"]
 
 
 def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
@@ -68,8 +68,8 @@ class Predictor:
     @overload
     def predict(self, texts: str | tuple[str, str], *, on_error: OnError = "raise") -> Any: ...
     @overload
-    def predict(self, texts: Sequence[Text], *, on_error: OnError = "raise") -> list[Any]: ...
-    def predict(self, texts: str | tuple[str, str] | Sequence[Text], *, on_error: OnError = "raise") -> Any:
+    def predict(self, texts: Iterable[Text], *, on_error: OnError = "raise") -> list[Any]: ...
+    def predict(self, texts: str | tuple[str, str] | Iterable[Text], *, on_error: OnError = "raise") -> Any:
         """A ``Classification``, or a list of ``Entity``, for one text; a list of these for a list of texts.
 
         Offsets count characters of the text; of a list of words, of the words joined by blanks. An empty text has a
@@ -80,40 +80,41 @@ class Predictor:
         """
         if isinstance(texts, str | tuple):
             return self.predict([texts], on_error=on_error)[0]
-        if not isinstance(texts, Sequence):
-            raise DataError(f"predict takes a text or a list of texts, got {type(texts).__name__}.")
-        with progress_bar("predicting", len(texts)) as bar:
-            return self.predict_batch(list(texts), bar, on_error=on_error)
+        return self.predict_batch(as_list(texts, "texts"), on_error=on_error)
 
     def stream(self, texts: Iterable[Text], *, on_error: OnError = "raise") -> Iterator[Any]:
         """The prediction of each text in turn; holds some at a time, however many there are."""
-        waiting = iter(texts)
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            raise DataError(f"stream takes texts one after the other, got {type(texts).__name__}.")
+        waiting, first = iter(texts), 1
         with progress_bar("predicting", None) as bar:
             while chunk := list(islice(waiting, CHUNK)):
-                yield from self.predict_batch(chunk, bar, on_error=on_error)
+                yield from self.predict_batch(chunk, bar, on_error=on_error, first=first)
+                first += len(chunk)
 
-    def predict_batch(self, texts: list[Text], bar: Bar, *, on_error: OnError = "raise") -> list[Any]:
-        """One part of longer work: ``bar`` shows how that goes."""
-        found: list[Any] = [refusal(self.task, text, number) for number, text in enumerate(texts, start=1)]
-        if on_error == "raise" and (errors := [error for error in found if error is not None]):
-            raise errors[0]
+    def predict_batch(
+        self, texts: list[Text], bar: Bar | None = None, *, on_error: OnError = "raise", first: int = 1
+    ) -> list[Any]:
+        """One part of longer work, from text number ``first`` on: ``bar`` shows how that goes."""
+        found: list[Any] = [refusal(self.task, text, number) for number, text in enumerate(texts, start=first)]
+        raise_first(found, on_error)
         good = [i for i, error in enumerate(found) if error is None]
         question = ask(self.task, [texts[i] for i in good])
-        for i, answer in zip(good, question.answers(self._probabilities(question.examples, bar)), strict=True):
+        for i, answer in zip(good, answers_of(question, self._probabilities(question.examples, bar)), strict=True):
             found[i] = answer
+        raise_first(found, on_error)
         return found
 
-    def predict_proba(self, texts: Sequence[Text]) -> Any:
+    def predict_proba(self, texts: Iterable[Text]) -> Any:
         """Probabilities, labels in the order of ``task.labels``: an array of shape ``(texts, labels)``; of NER a list
         with an array of shape ``(words, tags)`` for each text.
         """
-        with progress_bar("predicting", len(texts)) as bar:
-            found = self._probabilities(self._question(texts).examples, bar)
+        found = self._probabilities(self._question(texts).examples)
         if self.task.token_labels:
             return found
         return np.stack([rows.mean(axis=0) for rows in found]) if found else np.zeros((0, len(self.task.labels)))
 
-    def embed(self, texts: Sequence[Text]) -> np.ndarray[Any, Any]:
+    def embed(self, texts: Iterable[Text]) -> np.ndarray[Any, Any]:
         """The mean over its tokens of the encoder's last hidden states, adapter included, for each text: an array of
         shape ``(texts, width)``. (Reimers & Gurevych, 2019.)
         """
@@ -134,13 +135,10 @@ class Predictor:
             np.add.at(counts, rows, mask.sum(1).cpu().numpy())
         return sums / np.maximum(counts, 1)
 
-    def _question(self, texts: Sequence[Text]) -> Question:
-        if isinstance(texts, str):
-            raise DataError("expected a list of texts, got one text.")
-        for number, text in enumerate(texts, start=1):
-            if error := refusal(self.task, text, number):
-                raise error
-        return ask(self.task, texts)
+    def _question(self, texts: Iterable[Text]) -> Question:
+        listed = as_list(texts, "texts")
+        raise_first([refusal(self.task, text, number) for number, text in enumerate(listed, start=1)], "raise")
+        return ask(self.task, listed)
 
     def _encode(self, examples: Sequence[Any]) -> EncodedSplit:
         with self._tokenizing:
@@ -151,8 +149,10 @@ class Predictor:
         plain: PreTrainedModel = network.get_base_model() if self.model.adapter != "none" else network
         return plain
 
-    def _probabilities(self, examples: Sequence[Any], bar: Bar) -> list[Probabilities]:
+    def _probabilities(self, examples: Sequence[Any], bar: Bar | None = None) -> list[Probabilities]:
         if not examples:
             return []
         split = self._encode(examples)
-        return predict_split(self.model.network, self.task, split, len(examples), bar, together=False)
+        shown = progress_bar("predicting", len(split)) if bar is None else nullcontext(bar)
+        with shown as own:
+            return predict_split(self.model.network, self.task, split, len(examples), own, together=False)

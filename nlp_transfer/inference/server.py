@@ -23,12 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from nlp_transfer.errors import BusyError, ConfigError, DataError, NlpTransferError
+from nlp_transfer.errors import BusyError, ConfigError, DataError, NlpTransferError, counted
 from nlp_transfer.inference.bank import AdapterBank
 from nlp_transfer.inference.files import as_record
-from nlp_transfer.inference.texts import Text
 from nlp_transfer.inference.waiting import AsyncBank
 
+Entry = tuple[Any, Any] | DataError
+"""A request, or what is wrong with it."""
 RETRY_AFTER = 1
 """Seconds."""
 GRACE = 30
@@ -43,6 +44,8 @@ class Limits:
     """Of a body."""
     max_requests: int = 256
     """Of a body."""
+    max_characters: int = 20_000
+    """Of a text: NER reads long ones window by window, and others wait for that."""
     max_waiting: int = 1024
     """Requests of all bodies that wait for the bank."""
     max_batch: int = 64
@@ -60,15 +63,16 @@ def make_app(bank: AdapterBank, limits: Limits) -> Starlette:
 
     async def predict(request: Request) -> JSONResponse:
         try:
-            requests = read_requests(await read_body(request, limits.max_bytes), limits.max_requests)
-            answers = await front.predict_all(requests)
+            entries = read_requests(await read_body(request, limits.max_bytes), limits)
+            answers = iter(await front.predict_all([entry for entry in entries if isinstance(entry, tuple)]))
         except TooLargeError as error:
             return JSONResponse({"error": str(error)}, 413)
         except BusyError as error:
             return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(RETRY_AFTER)})
         except DataError as error:
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"answers": [record_of(answer) for answer in answers]})
+        found = [next(answers) if isinstance(entry, tuple) else entry for entry in entries]
+        return JSONResponse({"answers": [record_of(answer) for answer in found]})
 
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "adapters": list(bank.names), "waiting": front.num_waiting})
@@ -91,21 +95,34 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def read_requests(body: bytes, max_requests: int) -> list[tuple[str, Text]]:
+def read_requests(body: bytes, limits: Limits) -> list[Entry]:
+    """Each with what is wrong with it alone. Raises DataError where the body as a whole cannot be read."""
+    shape = '{"requests": [{"adapter": "...", "text": "..."}, ...]}'
     try:
-        entries = json.loads(body)["requests"]
-        requests = [(entry["adapter"], text_of(entry["text"])) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        shape = '{"requests": [{"adapter": "...", "text": "..."}]}'
-        raise DataError(f"The body must be JSON like {shape} ({type(error).__name__}: {error}).") from error
-    if len(requests) > max_requests:
-        raise TooLargeError(f"The body holds {len(requests):,} requests, and {max_requests:,} may come at once.")
-    return requests
+        raw = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"The body must be JSON like {shape}.") from error
+    entries = raw.get("requests") if isinstance(raw, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f"The body must be JSON like {shape}.")
+    most = min(limits.max_requests, limits.max_waiting)
+    if len(entries) > most:
+        raise TooLargeError(f"The body holds {len(entries):,} requests, and {most:,} may come at once.")
+    return [read_entry(entry, limits.max_characters) for entry in entries]
 
 
-def text_of(value: Any) -> Any:
-    """JSON knows no tuples: {"text": ["...", "..."]} are the words of one text, {"pair": [...]} two texts."""
-    return tuple(value["pair"]) if isinstance(value, dict) else value
+def read_entry(entry: Any, max_characters: int) -> Entry:
+    """JSON knows no tuples: "pair" holds two texts; a list as "text" holds the words of one."""
+    if not isinstance(entry, dict) or entry.keys() not in ({"adapter", "text"}, {"adapter", "pair"}):
+        shape = '{"adapter": "...", "text": "..."}, with "pair": ["...", "..."] in place of "text" for two texts'
+        return DataError(f"A request is {shape}.")
+    pair = entry.get("pair")
+    text = entry.get("text") if pair is None else tuple(pair) if isinstance(pair, list) else pair
+    parts = text if isinstance(text, list | tuple) else [text]
+    size = sum(len(part) for part in parts if isinstance(part, str))
+    if size > max_characters:
+        return DataError(f"The text has {size:,} characters; at most {max_characters:,} are read here.")
+    return entry["adapter"], text
 
 
 def record_of(answer: Any) -> dict[str, Any]:
@@ -120,6 +137,7 @@ def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
         raise ConfigError(
             f"The server cannot listen at {host}:{port}: {error.strerror}. Take another --port."
         ) from error
+    print(f"{counted(len(bank.names), 'adapter')} at http://{host}:{port}: {', '.join(bank.names)}", flush=True)
     config = uvicorn.Config(make_app(bank, limits), log_level="warning", timeout_graceful_shutdown=GRACE)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the server takes them itself, and sends them once more when it is done

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.data.raw_text import Word, split_words
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import ArtifactError, ConfigError, DataError, NlpTransferError, quoted
 from nlp_transfer.saved_models import AnyTask
 from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.tasks.ner import Ner, Tagging
 from nlp_transfer.tasks.text_classification import Classification
 
+OnError = Literal["raise", "return"]
 Text = str | tuple[str, str] | list[str]
 """A text; for tasks on pairs, two; for NER also a text that is already split into words."""
 
@@ -45,8 +48,35 @@ class Question:
     """Takes the probabilities of each example, of shape ``(positions, labels)``."""
 
 
-def refusal(task: AnyTask, text: Any, number: int) -> DataError | None:
-    """Why this is no text of the kind that the task reads; None where it is one."""
+def as_list(items: Any, what: str) -> list[Any]:
+    """Of anything that holds things in order. Raises DataError for one text, and for what has no order."""
+    if isinstance(items, str | bytes | Mapping | Set) or not isinstance(items, Iterable):
+        raise DataError(f"expected a list of {what}, got {type(items).__name__}.")
+    return list(items)
+
+
+def raise_first(found: Sequence[Any], on_error: OnError) -> None:
+    """Of the errors among the answers, unless they are to stay there."""
+    if on_error not in get_args(OnError):
+        raise ConfigError(f"on_error must be one of {quoted(get_args(OnError))}, got {on_error!r}.")
+    for one in found:
+        if on_error == "raise" and isinstance(one, NlpTransferError):
+            raise one
+
+
+def answers_of(question: Question, probabilities: Sequence[Probabilities]) -> list[Any]:
+    """An error stands where the model's weights, finite as they may be, give no numbers."""
+    found: list[Any] = [BROKEN if not np.isfinite(rows).all() else None for rows in probabilities]
+    safe = [np.nan_to_num(rows) for rows in probabilities]
+    return [error or answer for error, answer in zip(found, question.answers(safe), strict=True)]
+
+
+BROKEN = ArtifactError("The model gives no finite probabilities for this text: its weights are too large.")
+
+
+def refusal(task: AnyTask, text: Any, number: int | None) -> DataError | None:
+    """Why this is no text of the kind that the task reads; None where it is one. ``number`` is its place in a list."""
+    place = "text" if number is None else f"text {number}"
     if isinstance(task, Ner):
         is_read, wanted = isinstance(text, str) or is_texts(text, list), "a text or a list of words"
     elif task.text_pair:
@@ -54,9 +84,9 @@ def refusal(task: AnyTask, text: Any, number: int) -> DataError | None:
     else:
         is_read, wanted = isinstance(text, str), "a text"
     if not is_read:
-        return DataError(f"text {number}: this model reads {wanted}, got {type(text).__name__}.")
+        return DataError(f"{place}: this model reads {wanted}, got {type(text).__name__}.")
     try:
-        refuse_surrogates(" ".join([text] if isinstance(text, str) else text), f"text {number}")
+        refuse_surrogates(" ".join([text] if isinstance(text, str) else text), place)
     except DataError as error:
         return error
     return None
@@ -80,7 +110,7 @@ def ask(task: AnyTask, texts: Sequence[Text]) -> Question:
 
 def ask_for_entities(task: Ner, texts: Sequence[Text]) -> Question:
     joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
-    words = [split_words(text) if isinstance(text, str) else place(text) for text in texts]
+    words = [split_words(text) if isinstance(text, str) else placed_words(text) for text in texts]
     examples = [
         TaggedExample(tuple(word.text for word in row), (), Source("text", number))
         for number, row in enumerate(words, start=1)
@@ -93,7 +123,7 @@ def ask_for_entities(task: Ner, texts: Sequence[Text]) -> Question:
     return Question(examples, answers)
 
 
-def place(words: Sequence[str]) -> list[Word]:
+def placed_words(words: Sequence[str]) -> list[Word]:
     """Words with their places in the text that they make when joined by blanks."""
     placed, start = [], 0
     for word in words:

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any
 
-from nlp_transfer.errors import BusyError, NlpTransferError
+from nlp_transfer.errors import BusyError, ConfigError, NlpTransferError
 from nlp_transfer.inference.bank import AdapterBank
 from nlp_transfer.inference.texts import Text
 
@@ -20,6 +20,8 @@ class AsyncBank:
     """
 
     def __init__(self, bank: AdapterBank, *, max_batch: int = 64, max_waiting: int = 1024) -> None:
+        if min(max_batch, max_waiting) < 1:
+            raise ConfigError(f"max_batch and max_waiting must be at least 1, got {max_batch} and {max_waiting}.")
         self.bank = bank
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._waiting: deque[tuple[tuple[str, Text], asyncio.Future[Any]]] = deque()
@@ -55,8 +57,12 @@ class AsyncBank:
 
     async def predict_all(self, requests: list[tuple[str, Text]]) -> list[Any]:
         """All or none of them wait; an error stands in the place of a request that is refused."""
+        if self._work is None:
+            raise ConfigError("An AsyncBank answers inside of 'async with' only.")
         if self._is_closing:
             raise BusyError("The service is stopping.")
+        if len(requests) > self._max_waiting:
+            raise ConfigError(f"At most {self._max_waiting} requests may come at once, got {len(requests)}.")
         if len(self._waiting) + len(requests) > self._max_waiting:
             raise BusyError(
                 f"{len(self._waiting)} requests wait already, and {self._max_waiting} may. Try again later."
@@ -65,12 +71,17 @@ class AsyncBank:
         entries = [(request, loop.create_future()) for request in requests]
         self._waiting.extend(entries)
         self._arrived.set()
-        return [await future for _, future in entries]
+        try:
+            return [await future for _, future in entries]
+        finally:
+            for _, future in entries:
+                future.cancel()  # of what is answered, nothing happens
 
     async def _answer(self) -> None:
         while not (self._is_closing and not self._waiting):
             await self._arrived.wait()
             batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
+            batch = [entry for entry in batch if not entry[1].done()]  # nobody waits for those any more
             if not self._waiting and not self._is_closing:
                 self._arrived.clear()
             if batch:

@@ -8,11 +8,14 @@ import threading
 
 import psutil
 import pytest
+import transformers as hf
+from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
 from tests.adapters_at_random import make_adapter
 from tests.conftest import FAMILIES
 from tests.corpus import REVIEWS, SENTENCES
+from tests.promises.test_hostile_files import sign
 
 TEXTS = [" ".join(words) for words, _ in SENTENCES[:5]] + [text for text, _ in REVIEWS[:5]] + ["", "lovely " * 150]
 TOLERANCE = 1e-5
@@ -90,7 +93,7 @@ def test_adapters_come_and_go_between_calls(folders, alone):
 
 def test_a_request_that_is_refused_harms_no_other(bank, alone):
     good = [("a0", TEXTS[0]), ("a3", TEXTS[1])]
-    bad = [("a99", "x"), ("a0", ("a", "pair")), ("a0", 7), "a0", ("a1", "\ud800")]
+    bad = [("a99", "x"), ("a0", ("a", "pair")), ("a0", 7), "a0", ("a1", "\ud800"), ("\ud800", "x")]
     for request in bad:
         with pytest.raises(nt.NlpTransferError):
             bank.predict([good[0], request])
@@ -114,6 +117,84 @@ def test_what_cannot_share_a_base_is_refused(checkpoint, make_checkpoint, folder
             bank.add("odd", folder)
     assert bank.names == ("a0",)
     bank.add("elsewhere", folders["a2"], checkpoint=str(other))
+
+
+def test_an_adapter_in_half_precision_is_held_like_the_others(folders, alone, tmp_path):
+    folder = shutil.copytree(folders["a0"], tmp_path / "half")
+    weights = folder / "adapter_model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    sign(folder)
+    bank = nt.AdapterBank.load({"half": folder, "a1": folders["a1"]})
+    half, other = bank.predict([("half", TEXTS[0]), ("a1", TEXTS[1])])
+    assert not differs(other, alone["a1", TEXTS[1]])
+    assert half.probabilities == pytest.approx(alone["a0", TEXTS[0]].probabilities, abs=1e-2)
+
+
+def test_weights_that_give_no_numbers_are_an_error_of_that_text_alone(folders, alone, tmp_path):
+    folder = shutil.copytree(folders["a0"], tmp_path / "huge")
+    weights = folder / "adapter_model.safetensors"
+    save_file({name: tensor.sign() * 3e38 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    sign(folder)
+    with pytest.raises(nt.ArtifactError, match="no finite probabilities"):
+        nt.load(folder).predict("a text")
+    bank = nt.AdapterBank.load({"huge": folder, "a1": folders["a1"]})
+    huge, other = bank.predict([("huge", TEXTS[0]), ("a1", TEXTS[1])], on_error="return")
+    assert isinstance(huge, nt.ArtifactError)
+    assert not differs(other, alone["a1", TEXTS[1]])
+
+
+def test_of_two_that_add_the_same_name_at_once_one_is_refused(folders):
+    bank = nt.AdapterBank.load({"a1": folders["a1"]})
+    refused = []
+
+    def add():
+        try:
+            bank.add("a0", folders["a0"])
+        except nt.ConfigError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 3
+
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+VOCAB = 1000
+OTHERS = {
+    "a decoder": lambda: hf.LlamaModel(
+        hf.LlamaConfig(**SIZES, vocab_size=VOCAB, num_key_value_heads=2, pad_token_id=0)
+    ),
+    "an encoder and a decoder": lambda: hf.BartModel(
+        hf.BartConfig(
+            vocab_size=VOCAB,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            pad_token_id=0,
+            eos_token_id=3,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_heads_that_look_for_the_last_token_cannot_share_and_work_alone(make_checkpoint, tmp_path, kind):
+    checkpoint = shutil.copytree(make_checkpoint("roberta"), tmp_path / "checkpoint")
+    (checkpoint / "config.json").unlink()
+    OTHERS[kind]().save_pretrained(checkpoint)
+    folder = make_adapter(str(checkpoint), tmp_path / "adapter", 0)
+    assert nt.load(folder).predict("a lovely film").label in ("A0", "B0")
+    with pytest.raises(nt.ArtifactError, match="cannot share a base"):
+        nt.AdapterBank.load([folder])
+    whole = make_adapter(str(checkpoint), tmp_path / "whole", 0, "none")  # with weights that are tied to others
+    assert nt.load(whole).predict("a lovely film").label in ("A0", "B0")
 
 
 def test_threads_get_right_answers_while_adapters_come_and_go(folders, alone):
@@ -178,3 +259,9 @@ def test_memory_does_not_grow_with_the_number_of_requests(folders):
 @pytest.mark.slow
 def test_memory_does_not_grow_over_a_hundred_thousand_requests(folders):
     check_memory(folders, 100_000, 5 * 2**20)
+
+
+def test_a_stream_names_the_text_that_it_refuses(folders):
+    texts = [*["a text"] * 1030, None]
+    with pytest.raises(nt.DataError, match=r"^text 1031: this model reads a text"):
+        list(nt.load(folders["a0"]).stream(texts))

@@ -110,8 +110,8 @@ def test_a_label_that_train_lacks_may_be_kept_and_then_counts_as_wrong(call, che
         (["bogus"], "bogus"),
         (["run", "bogus", "--train", "x"], "no recipe 'bogus'. The recipes are "),
         (["copy", "nerr"], "Did you mean 'ner'?"),
-        (["predict", "nowhere", "a text"], "nowhere is no saved model"),
-        (["evaluate", "nowhere", "file.csv"], "nowhere is no saved model"),
+        (["predict", "nowhere", "a text"], "nowhere does not exist"),
+        (["evaluate", "nowhere", "file.csv"], "nowhere does not exist"),
         (["predict"], "Model folder of a run. (required)"),
     ],
 )

@@ -99,6 +99,8 @@ def test_dare_drops_as_many_as_it_says_and_keeps_the_expected_value():
     [
         ({"weights": [1.0]}, "as many as the 2 folders"),
         ({"weights": [1.0, 1.0]}, "add up to 1"),
+        ({"weights": [2.0, -1.0]}, "not be negative"),
+        ({"weights": [float("nan"), 1.0]}, "not be negative"),
         ({"method": "magic"}, "method must be one of"),
         ({"density": 0.0}, "density must be above 0"),
     ],
@@ -124,6 +126,10 @@ def test_the_command_merges_and_says_where(checkpoint, call, tmp_path):
     folder = make_adapter(checkpoint, tmp_path / "adapter", 0)
     code, out, err = call("merge", tmp_path / "merged", folder)
     assert (code, out.strip()) == (0, str(tmp_path / "merged")), err
-    code, _, err = call("merge", tmp_path / "merged", tmp_path / "nowhere")
+    code, _, err = call("merge", tmp_path / "merged", folder)
+    assert (code, "holds a model already" in err) == (2, True)
+    code, _, _ = call("merge", tmp_path / "merged", folder, "--overwrite")
+    assert code == 0
+    code, _, err = call("merge", tmp_path / "other", tmp_path / "nowhere")
     assert code == 2
     assert len(err.splitlines()) == 1

@@ -92,6 +92,48 @@ def test_too_many_that_wait_are_refused_and_later_ones_answered(folders):
     assert isinstance(later, nt.Classification)
 
 
+def test_limits_that_cannot_work_are_refused(folders):
+    bank = nt.AdapterBank.load({"a0": folders["a0"]})
+    for limits in ({"max_batch": 0}, {"max_waiting": 0}):
+        with pytest.raises(nt.ConfigError, match="must be at least 1"):
+            nt.AsyncBank(bank, **limits)
+
+    async def ask():
+        front = nt.AsyncBank(bank, max_waiting=2)
+        with pytest.raises(nt.ConfigError, match="inside of 'async with'"):
+            await front.predict("a0", "x")
+        async with front:
+            with pytest.raises(nt.ConfigError, match="At most 2 requests"):
+                await front.predict_all([("a0", "x")] * 3)
+
+    asyncio.run(ask())
+
+
+def test_what_nobody_waits_for_is_not_computed(folders):
+    bank, computed = nt.AdapterBank.load(folders), []
+    predict = bank.predict
+
+    def slow(requests, **options):
+        computed.extend(requests)
+        time.sleep(0.2)
+        return predict(requests, **options)
+
+    bank.predict = slow
+
+    async def give_up():
+        async with nt.AsyncBank(bank, max_batch=1) as front:
+            first = asyncio.create_task(front.predict("a0", "first"))
+            await asyncio.sleep(0.05)
+            others = [asyncio.create_task(front.predict("a0", "other")) for _ in range(5)]
+            await asyncio.sleep(0.01)
+            for task in others:
+                task.cancel()
+            return await first
+
+    assert isinstance(asyncio.run(give_up()), nt.Classification)
+    assert computed == [("a0", "first")]
+
+
 def test_a_failure_of_a_batch_is_told_and_the_next_one_is_computed(folders):
     bank = nt.AdapterBank.load(folders)
     predict, failures = bank.predict, [RuntimeError("no memory")]
@@ -174,12 +216,25 @@ def test_the_server_answers_a_mixed_load_and_bad_bodies_one_by_one(folders, alon
         assert status == 200
         assert "no adapter 'nobody'" in found["answers"][0]["error"]
         assert is_close(found["answers"][1], alone["a0", TEXTS[0]])
-        for body in (b"", b"{", b"[]", b'{"requests": 3}', b'{"requests": [{}]}', b"[" * 100_000):
+        bodies = [b"", b"{", b"[]", b'{"requests": 3}', b'{"requests": {}}', b'{"requests": ""}', b"[" * 100_000]
+        for body in bodies:
             status, found = server.post(body)
             assert (status, "must be JSON like" in found["error"]) == (400, True)
+        odd = [
+            {},
+            3,
+            {"adapter": "a0"},
+            {"adapter": "a0", "text": "x", "more": 1},
+            {"adapter": "a0", "pair": ["a", "b"]},
+        ]
+        odd += [{"adapter": "a0", "text": "x" * 20_001}, {"adapter": "\ud800", "text": "x"}]
+        good = [{"adapter": "a1", "text": ["Ada", "left"]}, {"adapter": "a0", "text": TEXTS[0]}]
+        status, found = server.post({"requests": [*odd, *good]})
+        assert status == 200
+        assert ["error" in answer for answer in found["answers"]] == [True] * len(odd) + [False] * 2
         assert server.post(b"x" * 2**21)[0] == 413
         assert server.ask([("a0", "x")] * 257)[0] == 413
-        assert server.ask([("a0", 7)])[1]["answers"][0]["error"].startswith("text 1: this model reads")
+        assert server.ask([("a0", 7)])[1]["answers"][0]["error"].startswith("text: this model reads")
 
 
 @pytest.mark.enable_socket
