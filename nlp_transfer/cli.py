@@ -15,8 +15,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from nlp_transfer import __version__
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
 from nlp_transfer.checking.config import CheckConfig
-from nlp_transfer.errors import EXIT_OK, ConfigError, DataError, counted
-from nlp_transfer.launching import guarded, launch, needing, one_line_errors
+from nlp_transfer.errors import EXIT_OK, ConfigError, DataError, counted, needing
+from nlp_transfer.launching import guarded, launch, one_line_errors
 
 
 def list_recipes() -> None:

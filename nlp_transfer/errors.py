@@ -12,7 +12,8 @@ KeyboardInterrupt
 """
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 EXIT_OK = 0
@@ -67,6 +68,15 @@ class Interrupted(KeyboardInterrupt):
     """
 
     exit_code = EXIT_STOPPED
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Around an import of what only some want: raises ConfigError where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"This needs {error.name}: pip install 'nlp-transfer[{extra}]'.") from error
 
 
 def first_line(error: BaseException) -> str:

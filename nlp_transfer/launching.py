@@ -97,15 +97,6 @@ def fail(message: str, code: int, kind: str = "error") -> int:
 
 
 @contextlib.contextmanager
-def needing(extra: str) -> Iterator[None]:
-    """For an import of what only some want."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"This needs {error.name}: pip install 'nlp-transfer[{extra}]'.") from error
-
-
-@contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """tyro draws a box of several lines and exits; say the same in one line."""
     drawn = io.StringIO()

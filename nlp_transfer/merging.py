@@ -58,12 +58,12 @@ def merge(
     examples = examples_of(manifests[0])
     if len(folders) == 1:
         refuse_other_answers(first, wholes[0], task, examples, folders[0])
-        return save_tried(wholes[0], task, tried(manifests[0], examples), output)
+        return save_tried(wholes[0], task, Tried(manifests[0].scores, manifests[0].samples, examples), output)
     base = load_checkpoint(checkpoint or base_name(manifests[0].checkpoint), task.labels, task.head).network
-    states = [whole.network.state_dict() for whole in wholes]
+    states, start = [whole.network.state_dict() for whole in wholes], base.state_dict()
     combine = combiner(method, shares, density, seed)
     merged = {
-        name: mean(states, name, shares) if in_head(name, first) else combine(base.state_dict()[name], states, name)
+        name: mean(states, name, shares) if in_head(name, first) else combine(start[name], states, name)
         for name in states[0]
     }
     wholes[0].network.load_state_dict(merged)
@@ -126,10 +126,6 @@ def examples_of(manifest: Manifest) -> list[Any]:
     if manifest.task["name"] == "ner":
         return [TaggedExample(tuple(sample["words"]), (), source) for sample in manifest.samples]
     return [TextExample(sample["text"], (), source, sample.get("text_pair")) for sample in manifest.samples]
-
-
-def tried(manifest: Manifest, examples: list[Any]) -> Tried:
-    return Tried(manifest.scores, manifest.samples, examples)
 
 
 def in_head(name: str, model: Model) -> bool:

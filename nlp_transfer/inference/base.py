@@ -75,7 +75,8 @@ class Base:
             self._share(found, folder)
             bare = skeleton(found.network.config, task.labels, task.head)
             self._kinds[task.head] = replace(found, network=bare)
-        check_base(manifest.checkpoint, self._kinds[task.head].origin, folder)
+        else:
+            check_base(manifest.checkpoint, self._kinds[task.head].origin, folder)
         return self._kinds[task.head]
 
     def _share(self, found: Model, folder: Path) -> None:

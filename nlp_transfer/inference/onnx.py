@@ -36,7 +36,7 @@ from nlp_transfer.saved_models import load_model, make_task, model_folder
 from nlp_transfer.tasks.base import padding_of
 
 MODEL_FILE = ONNX_FILES[1]
-LOGIT_TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = 1e-3
 """In fp32; int8 is judged by what it predicts."""
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 """Of operators that onnxruntime brings itself."""
@@ -88,7 +88,7 @@ def export(
         whole.tokenizer.save_pretrained(staged)
         write_manifest(replace(read_manifest(folder), adapter="onnx"), staged)
         parity = compared(Predictor(model, task), load_onnx(staged), texts)
-        allowed = 1.0 if int8 else LOGIT_TOLERANCE
+        allowed = 1.0 if int8 else PROBABILITY_TOLERANCE
         if parity.largest_difference > allowed or parity.agreement < min_agreement:
             raise ArtifactError(
                 f"Nothing was written: {parity}; needed are {min_agreement:.1%}, and allowed is {allowed:.2g}. Compare "

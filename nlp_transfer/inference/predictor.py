@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
-from nlp_transfer.errors import ConfigError, DataError
+from nlp_transfer.errors import ConfigError, DataError, needing
 from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.manifest import ONNX_FILES
 from nlp_transfer.reporting.progress import Bar, progress_bar
@@ -36,17 +36,11 @@ def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
     """
     found = model_folder(Path(folder))
     if (found / ONNX_FILES[1]).is_file():
-        return load_exported(found)
+        with needing("onnx"):
+            from nlp_transfer.inference.onnx import load_onnx
+        return load_onnx(found)
     model, task = load_model(found, checkpoint=checkpoint)
     return Predictor(model, task)
-
-
-def load_exported(folder: Path) -> Predictor:
-    try:
-        from nlp_transfer.inference.onnx import load_onnx
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{folder} needs {error.name}: pip install 'nlp-transfer[onnx]'.") from error
-    return load_onnx(folder)
 
 
 class Predictor:
