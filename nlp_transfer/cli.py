@@ -15,7 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from nlp_transfer import __version__
 from nlp_transfer.bundled_recipes import find_recipe, load_recipe, recipe_files
 from nlp_transfer.checking.config import CheckConfig
-from nlp_transfer.errors import EXIT_OK, ConfigError, DataError, counted, needing
+from nlp_transfer.errors import ConfigError, DataError, counted, needing
 from nlp_transfer.launching import guarded, launch, one_line_errors
 
 
@@ -266,9 +266,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> int:
     """The ``nlp-transfer`` command; gives the exit code."""
     args = sys.argv[1:]
-    if args == ["--version"]:
-        print(f"nlp-transfer {__version__}")
-        return EXIT_OK
     if args[:1] == ["run"] and len(args) > 1 and not args[1].startswith("-"):
         return guarded(lambda: run_recipe(args[1], tuple(args[2:])))  # the recipe reads its own flags
     return guarded(lambda: dispatch(args))
@@ -276,6 +273,9 @@ def main() -> int:
 
 def dispatch(args: list[str]) -> None:
     """Parse under one-line errors, and run outside of them, so that nothing a command prints is caught."""
+    if args == ["--version"]:
+        print(f"nlp-transfer {__version__}")
+        return
     chosen: list[Callable[[], None]] = []
     deferred = {name: defer(command, chosen) for name, command in COMMANDS.items()}
     with one_line_errors():

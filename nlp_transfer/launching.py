@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import re
 import sys
 import warnings
@@ -60,6 +61,7 @@ def guarded(work: Callable[[], object]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries below, to their own authors
     try:
         work()
+        sys.stdout.flush()  # here, where a reader that went away is no error yet
     except NlpTransferError as error:
         return fail(str(error), error.exit_code)
     except OSError as error:
@@ -75,13 +77,16 @@ def guarded(work: Callable[[], object]) -> int:
 
 
 def nobody_reads() -> bool:
-    """Whether the reader of our standard output has seen enough, as ``head`` has."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    """Whether the reader of our standard output has seen enough, as ``head`` has; what is left to say is dropped then.
+
+    The pipe itself is asked: what was being written may be gone from the buffers, and flushing them say nothing.
+    """
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    gone = bool(pipe.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return gone
 
 
 def fail(message: str, code: int, kind: str = "error") -> int:
@@ -104,7 +109,8 @@ def one_line_errors() -> Iterator[None]:
         with contextlib.redirect_stderr(drawn):
             yield
     except SystemExit as exit_:
-        if exit_.code in (None, 0):
+        if exit_.code in (None, 0):  # the help was asked for
+            sys.stdout.flush()
             raise
         raise ConfigError(one_line(drawn.getvalue())) from None
 

@@ -8,4 +8,4 @@ from nlp_transfer.training.processes import processes
 model, text = sys.argv[1:]
 assert processes().num_processes == 2
 if processes().is_main_process:
-    print("answer:", nt.load(model).predict(text).label)
+    print(f"answer: {nt.load(model).predict(text).label}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -161,9 +162,20 @@ def test_a_folder_that_cannot_be_made_is_named(call, checkpoint, tmp_path, run_d
     assert re.match(r"error: (--run-dir )?data.csv", err.splitlines()[-1])
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m nlp_transfer run ner --help | head -1"
-    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, env=environment())
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--version"], ["check", "--help"], ["run", "ner", "--help"]])
+def test_a_reader_that_goes_away_is_no_error(words, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "nlp_transfer", *words],
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment() | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -126,7 +126,7 @@ def test_processes_with_other_data_are_refused_by_name(checkpoint, tsv, tmp_path
         "try:\n"
         "    stopped_runs.train(sys.argv[1], Path(sys.argv[2 + int(os.environ['RANK'])]), {}, Path(sys.argv[4]))\n"
         "except nt.ConfigError as error:\n"
-        "    print('refused:', error)\n"
+        "    print(f'refused: {error}')\n"
     )
     said = launch(2, program, checkpoint, tsv, other, tmp_path / "run")
     assert "refused: Process 1 was started with other settings or data than process 0: other train data; " in said

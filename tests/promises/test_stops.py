@@ -90,15 +90,15 @@ def test_a_reader_who_goes_away_ends_no_run_and_a_stop_after_that_is_one(checkpo
 def test_the_time_out_of_processes_holds_where_fit_is_the_first_to_ask_for_them(checkpoint, tsv, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys\n"
+        "import os\nimport sys\n"
         "from pathlib import Path\n"
         "from tests.promises import stopped_runs\n"
         "from nlp_transfer.training import watchdog\n"
         "stopped_runs.train(sys.argv[1], Path(sys.argv[2]), {'process_timeout': 33}, Path(sys.argv[3]))\n"
-        "print('watched for', [running.timeout for running in watchdog.RUNNING])\n"
+        "Path(f'{sys.argv[4]}-{os.environ[\"RANK\"]}').write_text(str([one.timeout for one in watchdog.RUNNING]))\n"
     )
-    said = launch(2, program, checkpoint, tsv, tmp_path / "run")
-    assert said.count("watched for [33]") == 2
+    launch(2, program, checkpoint, tsv, tmp_path / "run", tmp_path / "watched")
+    assert [(tmp_path / f"watched-{rank}").read_text() for rank in (0, 1)] == ["[33]", "[33]"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
