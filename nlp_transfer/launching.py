@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import select
 import re
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator
