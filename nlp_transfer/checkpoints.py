@@ -78,14 +78,21 @@ class Model:
     origin: Origin
     head_modules: tuple[str, ...]
     """Names of all modules that did not come pretrained: they are always trained and saved whole."""
-    brings_head: bool
-    """Whether the checkpoint held a head for as many labels, which is then where training begins."""
+    new_tensors: frozenset[str]
+    """Names of those that the checkpoint did not hold: they are drawn at random."""
     max_tokens: int
     """The longest input that the encoder takes, special tokens included."""
     adapter: str = "none"
     """Which of its weights are trained: see ``AdapterKind``."""
     moved_by: dict[str, Tensor] | None = None
     """An adapter that was taken out of the frozen weights (PiSSA, OLoRA), so that saving can put it back."""
+
+    @property
+    def brings_head(self) -> bool:
+        """Whether the checkpoint held a whole head for as many labels, which is then where training begins."""
+        return not any(
+            name.startswith(tuple(f"{module}." for module in self.head_modules)) for name in self.new_tensors
+        )
 
 
 def load_sequence_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
@@ -121,7 +128,7 @@ def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int =
         tokenizer=tokenizer,
         origin=origin,
         head_modules=head_modules(network, new_keys, head),
-        brings_head=all(key.startswith(f"{network.base_model_prefix}.") for key in new_keys),
+        new_tensors=frozenset(new_keys),
         max_tokens=max_tokens(network, tokenizer),
     )
 

@@ -30,6 +30,8 @@ MAX_SCALE = 1e4
 """Of an adapter's output: alpha / rank. Beyond it, trained adapters do not lie, and fp16 overflows."""
 RUNNABLE = (".bin", ".ckpt", ".dll", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".so")
 """Files that may run code when they are read. Nothing here reads them; who shares a folder needs none of them."""
+NAMES_CODE = {"auto_map", "quantization_config", "attn_implementation", "_attn_implementation"}
+"""Fields of ``config.json``; attention may be a kernel on the Hub."""
 MODULE_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 DESCRIPTIVE = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "megatron_core"}
 """Fields of ``adapter_config.json`` that loading takes no notice of."""
@@ -45,11 +47,22 @@ COMPUTED = {
 ADDED_BY_PEFT = ("classifier", "score")
 """To the modules that are saved, whether the network has them or not."""
 SIZED = {"r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"}
+PREFIX = "base_model.model."
+"""Of every name in an adapter's file: PEFT's own wrapping."""
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Shapes = dict[str, tuple[int, ...]]
 
 
 def refuse_odd_files(folder: Path) -> None:
-    """Raises ArtifactError for what is no plain file of this folder, and for files that may run code.
+    """Raises ArtifactError for what is no plain file of this folder, and for files that may run code."""
+    refuse_links(folder)
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in RUNNABLE:
+            raise ArtifactError(f"{path} may hold code, and only safetensors and JSON are read. Remove it.")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises ArtifactError for what is no plain file of this folder.
 
     The Hub's cache holds links to its own store: they lead to ``blobs``, beside ``snapshots``.
     """
@@ -62,8 +75,12 @@ def refuse_odd_files(folder: Path) -> None:
         mode = target.stat().st_mode if target.exists() else 0
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ArtifactError(f"{path} is no plain file. Remove it.")
-        if path.suffix.lower() in RUNNABLE:
-            raise ArtifactError(f"{path} may hold code, and only safetensors and JSON are read. Remove it.")
+
+
+def refuse_code(config: Mapping[str, Any], path: Path) -> None:
+    """Raises ArtifactError for fields of ``config.json`` that may lead to code."""
+    if odd := sorted(config.keys() & NAMES_CODE):
+        raise ArtifactError(f"{path}: {odd[0]} is not read here, for it may name code.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -161,8 +178,8 @@ def adapter_shapes(network: nn.Module, config: Mapping[str, Any], head: Sequence
     for target, layer in target_layers(network, config["target_modules"], head, path):
         if config["r"] > (most := 2 * min(layer.weight.shape)):  # PiSSA and OLoRA save twice the rank
             raise ArtifactError(f"{path}: r is {config['r']}; layer '{target}' takes at most {most}.")
-        prefix, (out, into) = f"base_model.model.{target}", layer.weight.shape
-        shapes |= {f"{prefix}.lora_A.weight": (config["r"], into), f"{prefix}.lora_B.weight": (out, config["r"])}
+        prefix, (out, into) = f"{PREFIX}{target}", layer.weight.shape
+        shapes |= {prefix + DOWN: (config["r"], into), prefix + UP: (out, config["r"])}
         if config.get("use_dora"):
             shapes[f"{prefix}.lora_magnitude_vector"] = (out,)
     return shapes
@@ -190,7 +207,7 @@ def target_layers(
 def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
     for module in head:
         for name, tensor in network.get_submodule(module).state_dict().items():
-            yield f"base_model.model.{module}.{name}", tuple(tensor.shape)
+            yield f"{PREFIX}{module}.{name}", tuple(tensor.shape)
 
 
 def refuse_other_labels(found: Shapes, number: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Adapters folded into the weights of their base: of one, or of several of the same task by their mean.
+"""Adapters folded into the weights of their base: of one, or of several by their mean, under the labels of all.
 
 The result is a model folder of whole weights, which plain transformers reads too.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import peft
 import torch
@@ -18,14 +18,18 @@ from torch import Tensor
 from nlp_transfer.artifacts import Tried, refuse_existing, save_tried
 from nlp_transfer.checkpoints import Model, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
-from nlp_transfer.errors import ArtifactError, ConfigError, quoted
+from nlp_transfer.errors import ArtifactError, ConfigError, counted, quoted
+from nlp_transfer.labels import LabelSet
 from nlp_transfer.manifest import Manifest, read_manifest
+from nlp_transfer.mixing import MergeMethod, Weights, combiner, mean
+from nlp_transfer.output_rows import output_names, united_rows
+from nlp_transfer.reporting.progress import say
 from nlp_transfer.saved_models import AnyTask, base_name, load_model, logits, model_folder
+from nlp_transfer.tasks.config import THRESHOLD
+from nlp_transfer.tasks.ner import Ner
 
-MergeMethod = Literal["average", "ties", "dare"]
 FOLD_TOLERANCE = 1e-3
 """By how much logits may differ for adding the low-rank products to the weights beforehand: rounding."""
-Weights = Mapping[str, Tensor]
 
 
 def merge(
@@ -36,38 +40,44 @@ def merge(
     weights: Sequence[float] | None = None,
     density: float = 0.5,
     seed: int = 0,
+    union_head: bool = False,
+    min_agreement: float = 1.0,
     checkpoint: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the merged model to ``output``; its answers to the samples of the first folder are compared on the way.
+    """Write the merged model to ``output``; one adapter's answers to its samples are compared on the way.
 
     average: the weighted mean of the weights, heads included. ties (Yadav et al., 2023, arXiv 2306.01708): of each
     change to the base the ``density`` largest share, of those the ones that go the way most go. dare (Yu et al., 2023,
     arXiv 2311.03099): of each change a random share of ``density``, enlarged to make up for the rest. Heads, which have
     no base, are averaged. ``weights`` are 1 / number of folders unless given.
 
+    ``union_head``: labels may differ, and the result has those of all; see ``united_rows``. Where the encoders are the
+    same, as they are of adapters of kind "head", each model's answers among its own labels are kept. Where they are
+    not, the share of its samples that it still answers so must be at least ``min_agreement``.
+
     Raises ConfigError for settings that do not fit, ArtifactError for models of other labels, tasks or bases.
     """
     refuse_existing(output, overwrite=overwrite)
     shares = checked_shares(folders, method, weights, density)
     manifests = [read_manifest(model_folder(folder)) for folder in folders]
-    refuse_strangers(folders, manifests)
+    refuse_strangers(folders, manifests, union_head=union_head)
     found = [load_model(folder, checkpoint=checkpoint) for folder in folders]
     wholes = [folded(model) for model, _ in found]
     first, task = found[0]
-    examples = examples_of(manifests[0])
     if len(folders) == 1:
+        examples = examples_of(manifests[0])
         refuse_other_answers(first, wholes[0], task, examples, folders[0])
         return save_tried(wholes[0], task, Tried(manifests[0].scores, manifests[0].samples, examples), output)
-    base = load_checkpoint(checkpoint or base_name(manifests[0].checkpoint), task.labels, task.head).network
-    states, start = [whole.network.state_dict() for whole in wholes], base.state_dict()
-    combine = combiner(method, shares, density, seed)
-    merged = {
-        name: mean(states, name, shares) if in_head(name, first) else combine(start[name], states, name)
-        for name in states[0]
-    }
-    wholes[0].network.load_state_dict(merged)
-    return save_tried(wholes[0], task, Tried({}, [], examples), output)
+    task = united_task([task for _, task in found], shares) if union_head else task
+    base = load_checkpoint(checkpoint or base_name(manifests[0].checkpoint), task.labels, task.head)
+    parents = [(whole, task) for whole, (_, task) in zip(wholes, found, strict=True)]
+    fill(base, task, parents, shares, combiner(method, shares, density, seed))
+    examples = [examples_of(manifest) for manifest in manifests]
+    if union_head:
+        for parent, own, folder in zip(parents, examples, folders, strict=True):
+            refuse_other_choices(parent, (base, task), own, min_agreement, folder)
+    return save_tried(base, task, Tried({}, [], examples[0]), output)
 
 
 def checked_shares(
@@ -87,16 +97,18 @@ def checked_shares(
     return shares
 
 
-def refuse_strangers(folders: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+def refuse_strangers(folders: Sequence[Path], manifests: Sequence[Manifest], *, union_head: bool) -> None:
     """Raises ArtifactError where there is nothing to fold, or where models do not speak of the same."""
     first = manifests[0]
+    compared = settings_in_common if union_head else dict
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.adapter in ("none", "onnx"):
             raise ArtifactError(f"{folder} holds whole weights already. Merge adapters.")
-        if manifest.task != first.task or manifest.max_tokens != first.max_tokens:
+        if compared(manifest.task) != compared(first.task) or manifest.max_tokens != first.max_tokens:
+            what = "another task" if union_head else "another task, other labels (see --union-head)"
             raise ArtifactError(
-                f"{folder} has another task, other labels or another limit than {folders[0]}. Models that differ in "
-                "these share a base in nt.AdapterBank."
+                f"{folder} has {what} or another limit than {folders[0]}. Models that differ in these share a base in "
+                "nt.AdapterBank."
             )
         if manifest.checkpoint.encoder_sha256 != first.checkpoint.encoder_sha256:
             raise ArtifactError(f"{folder} was trained on another base than {folders[0]}.")
@@ -132,43 +144,70 @@ def in_head(name: str, model: Model) -> bool:
     return any(name.startswith(f"{module}.") for module in model.head_modules)
 
 
-def mean(states: Sequence[Weights], name: str, shares: Sequence[float]) -> Tensor:
-    """With shares of 1 and 0 one of them, bit for bit."""
-    if not states[0][name].is_floating_point():
-        return states[0][name]
-    return sum((share * state[name] for share, state in zip(shares, states, strict=True)), torch.zeros(()))
+def settings_in_common(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What models must agree in to be put together under the labels of all."""
+    return {name: value for name, value in task.items() if name not in {"labels", "thresholds"}}
 
 
-def combiner(
-    method: MergeMethod, shares: Sequence[float], density: float, seed: int
-) -> Callable[[Tensor, Sequence[Weights], str], Tensor]:
-    """What makes one weight of the encoder from the base's and those of each model."""
-    drawn = torch.Generator().manual_seed(seed)
-
-    def combine(base: Tensor, states: Sequence[Weights], name: str) -> Tensor:
-        if method == "average" or not base.is_floating_point():
-            return mean(states, name, shares)
-        changes = [state[name] - base for state in states]
-        if method == "dare":
-            kept = [torch.bernoulli(torch.full_like(change, density), generator=drawn) for change in changes]
-            parts = [share * keep * change / density for share, keep, change in zip(shares, kept, changes, strict=True)]
-            return base + sum(parts, torch.zeros(()))
-        return base + ties([largest(change, density) for change in changes], shares)
-
-    return combine
+def united_task(tasks: Sequence[AnyTask], shares: Sequence[float]) -> AnyTask:
+    """The labels of all, in the order in which they come; thresholds of a label that several have are averaged."""
+    if isinstance(tasks[0], Ner):
+        return replace(tasks[0], labels=LabelSet.for_tags(name for task in tasks for name in task.classes))
+    union = LabelSet(tuple(dict.fromkeys(name for task in tasks for name in task.labels.names)))
+    if not tasks[0].multi_label:
+        return replace(tasks[0], labels=union)
+    stated = [thresholds_of(task) for task in tasks]
+    thresholds = united_rows(stated, [task.labels for task in tasks], union, shares, level=False)
+    return replace(tasks[0], labels=union, thresholds=tuple(thresholds.tolist()))
 
 
-def largest(change: Tensor, density: float) -> Tensor:
-    """The share of ``density`` that is farthest from 0; the rest is 0."""
-    number = max(1, round(density * change.numel()))
-    least = change.abs().flatten().kthvalue(change.numel() - number + 1).values
-    return torch.where(change.abs() >= least, change, torch.zeros(()))
+def fill(
+    base: Model,
+    task: AnyTask,
+    parents: Sequence[tuple[Model, AnyTask]],
+    shares: Sequence[float],
+    combine: Callable[[Tensor, Sequence[Weights], str], Tensor],
+) -> None:
+    """Put what comes of the parents' weights into the network of ``base``, which has a head for ``task``."""
+    start, outputs = base.network.state_dict(), output_names(base.network.config, task.head)
+    states, label_sets = [model.network.state_dict() for model, _ in parents], [one.labels for _, one in parents]
+    level = any(labels != task.labels for labels in label_sets) and not getattr(task, "multi_label", False)
+    mixed = {}
+    for name in start:
+        if name in outputs:
+            mixed[name] = united_rows([state[name] for state in states], label_sets, task.labels, shares, level=level)
+        else:
+            mixed[name] = mean(states, name, shares) if in_head(name, base) else combine(start[name], states, name)
+    base.network.load_state_dict(mixed)
 
 
-def ties(changes: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The weighted mean of those that have the sign of the weighted sum, place by place."""
-    weighted = torch.stack([share * change for share, change in zip(shares, changes, strict=True)])
-    agrees = (weighted.sign() == weighted.sum(0).sign()) & (weighted != 0)
-    share = torch.tensor(shares).view(-1, *[1] * (weighted.dim() - 1))
-    total = (agrees * share).sum(0)
-    return torch.where(total > 0, (weighted * agrees).sum(0) / total.clamp_min(1e-12), torch.zeros(()))
+def refuse_other_choices(
+    parent: tuple[Model, AnyTask],
+    union: tuple[Model, AnyTask],
+    examples: Sequence[Any],
+    least: float,
+    folder: Path,
+) -> None:
+    """Raises ArtifactError where too few examples get the labels that the parent gives, looking at its labels alone."""
+    task = parent[1]
+    columns = [union[1].labels.id(name) for name in task.labels.names]
+    pairs = zip(logits(*parent, examples), logits(*union, examples), strict=True)
+    same = sum(torch.equal(choices(own, task), choices(found[..., columns], task)) for own, found in pairs)
+    say(f"{folder}: {same} of its {counted(len(examples), 'sample')} get the same labels.")
+    if same < least * len(examples):
+        raise ArtifactError(
+            f"{folder}: under the labels of all, {same} of its {counted(len(examples), 'sample')} get the same labels, "
+            f"fewer than --min-agreement {least:g} (min_agreement). Adapters whose encoders differ keep their answers "
+            "in nt.AdapterBank; nothing was saved."
+        )
+
+
+def choices(logits: Tensor, task: AnyTask) -> Tensor:
+    """What is chosen of the last dimension: ids, or with any number of labels which of them."""
+    if isinstance(task, Ner) or not task.multi_label:
+        return logits.argmax(dim=-1)
+    return logits.sigmoid() >= thresholds_of(task)
+
+
+def thresholds_of(task: AnyTask) -> Tensor:
+    return torch.tensor(getattr(task, "thresholds", None) or (THRESHOLD,) * len(task.labels))

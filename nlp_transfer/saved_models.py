@@ -23,13 +23,14 @@ from nlp_transfer.inspection import (
     adapter_shapes,
     read_json,
     read_shapes,
+    refuse_code,
     refuse_not_finite,
     refuse_odd_adapter,
     refuse_other_labels,
     refuse_other_tensors,
 )
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM, default_checkpoint
-from nlp_transfer.labels import LabelSet
+from nlp_transfer.labels import LabelSet, split_tag
 from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, WHOLE_FILES, Manifest, read_manifest
 from nlp_transfer.tasks.base import Task
 from nlp_transfer.tasks.ner import Ner
@@ -38,8 +39,6 @@ from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.processes import processes
 
 AnyTask = TextClassification | Ner
-NAMES_CODE = {"auto_map", "quantization_config", "attn_implementation", "_attn_implementation"}
-"""Fields of ``config.json``; attention may be a kernel on the Hub."""
 
 
 def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, AnyTask]:
@@ -94,6 +93,10 @@ def make_task(manifest: Manifest) -> AnyTask:
             long_texts=known_policy(settings.get("long_texts", "head"), get_args(LongTexts)),
         )
     if settings["name"] == Ner.name:
+        if labels != LabelSet.for_tags(
+            split_tag(name)[1] for name in labels.names[1:]
+        ):  # decoding takes it for granted
+            raise ArtifactError(f"Tags must be O, then B-X and I-X of each entity type, got {quoted(labels.names)}.")
         policy = known_policy(settings.get("long_texts", "windows"), get_args(LongTaggedTexts))
         return Ner(labels=labels, max_tokens=manifest.max_tokens, long_texts=policy)
     raise ArtifactError(f"Task '{settings['name']}' is unknown here; known are {TextClassification.name}, {Ner.name}.")
@@ -166,8 +169,7 @@ def inspect_whole(folder: Path, task: AnyTask) -> None:
     config = read_json(folder / WHOLE_FILES[0])
     weights_path = folder / WHOLE_FILES[1]
     found = read_shapes(weights_path)
-    if odd := sorted(config.keys() & NAMES_CODE):
-        raise ArtifactError(f"{folder / WHOLE_FILES[0]}: {odd[0]} is not read here, for it may name code.")
+    refuse_code(config, folder / WHOLE_FILES[0])
     if (folder / ADAPTER_FILES[0]).exists():  # transformers would put it on top
         raise ArtifactError(f"{folder} holds whole weights and an adapter. Remove {ADAPTER_FILES[0]}.")
     names = config.get("id2label")

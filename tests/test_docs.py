@@ -36,6 +36,7 @@ from nlp_transfer.labels import spans_of
 from nlp_transfer.training import defaults, fit
 from nlp_transfer.training.checkpointing import checkpoint_name
 from tests.corpus import REVIEWS, SENTENCES
+from tests.foreign_models import plain_adapter, whole_model
 from tests.processes import PROJECT, environment, launch
 
 TINY = "FacebookAI/roberta-base"
@@ -122,6 +123,8 @@ def inputs(make_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.Temp
     write_inputs(folder)
     for name in (TINY, "roberta-base"):
         shutil.copytree(make_checkpoint("roberta"), folder / name)
+    plain_adapter(folder / "roberta-base", "sequence", folder / "their-adapter")
+    whole_model(folder / "roberta-base", "token", folder / "their-model")
     return folder
 
 

@@ -16,14 +16,10 @@ from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_tensors
 from nlp_transfer.inference.bank_layers import LowRank, learn_row_dims, replace_linears
 from nlp_transfer.inference.heads import make_head, refuse_unshareable
-from nlp_transfer.inspection import read_shapes, refuse_not_finite, refuse_other_labels
+from nlp_transfer.inspection import DOWN, PREFIX, UP, read_shapes, refuse_not_finite, refuse_other_labels
 from nlp_transfer.manifest import ADAPTER_FILES, Manifest, read_manifest
 from nlp_transfer.saved_models import AnyTask, base_name, check_base, inspected_config, make_task
 from nlp_transfer.training.processes import processes
-
-PREFIX = "base_model.model."
-"""Of every name in an adapter's file: PEFT's own wrapping."""
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)

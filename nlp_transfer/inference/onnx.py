@@ -173,7 +173,7 @@ def load_onnx(folder: Path) -> Predictor:
         tokenizer=tokenizer,
         origin=manifest.checkpoint,
         head_modules=(),
-        brings_head=True,
+        new_tensors=frozenset(),
         max_tokens=manifest.max_tokens,
         adapter="onnx",
     )

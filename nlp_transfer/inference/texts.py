@@ -46,6 +46,8 @@ class Question:
     examples: Sequence[Any]
     answers: Callable[[Sequence[Probabilities]], list[Any]]
     """Takes the probabilities of each example, of shape ``(positions, labels)``."""
+    is_tagging: bool
+    """Whether positions are words; else they are windows of one text."""
 
 
 def as_list(items: Any, what: str) -> list[Any]:
@@ -105,7 +107,7 @@ def ask(task: AnyTask, texts: Sequence[Text]) -> Question:
         TextExample(str(first), (), Source("text", number), second)
         for number, (first, second) in enumerate(pairs, start=1)
     ]
-    return Question(examples, task.predictions)
+    return Question(examples, task.predictions, is_tagging=False)
 
 
 def ask_for_entities(task: Ner, texts: Sequence[Text]) -> Question:
@@ -120,7 +122,7 @@ def ask_for_entities(task: Ner, texts: Sequence[Text]) -> Question:
         taggings = task.predictions(probabilities)
         return [entities(*item) for item in zip(joined, words, taggings, strict=True)]
 
-    return Question(examples, answers)
+    return Question(examples, answers, is_tagging=True)
 
 
 def placed_words(words: Sequence[str]) -> list[Word]:

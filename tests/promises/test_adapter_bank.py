@@ -6,6 +6,7 @@ import random
 import shutil
 import threading
 
+import numpy as np
 import psutil
 import pytest
 import transformers as hf
@@ -265,3 +266,62 @@ def test_a_stream_names_the_text_that_it_refuses(folders):
     texts = [*["a text"] * 1030, None]
     with pytest.raises(nt.DataError, match=r"^text 1031: this model reads a text"):
         list(nt.load(folders["a0"]).stream(texts))
+
+
+@pytest.mark.parametrize("numbers", [(0, 4, 8), (1, 5, 9), (2, 6)], ids=["one label", "entities", "any labels"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_union_gives_each_parts_answers_on_its_labels(make_checkpoint, family, numbers, tmp_path):
+    """Whatever their encoders have learned: every part answers with its own."""
+    checkpoint = str(make_checkpoint(family))
+    folders = {f"part {number}": make_adapter(checkpoint, tmp_path / str(number), number) for number in numbers}
+    bank = nt.AdapterBank.load(folders)
+    bank.unite("all", list(folders))
+    texts = [text for text, _ in REVIEWS[:6]]
+    whole = np.vstack(bank.predict_proba([("all", text) for text in texts]))
+    names = list(bank.labels("all"))
+    names = nt.LabelSet.for_tags(names).names if numbers[0] == 1 else names
+    for name, folder in folders.items():
+        columns = [names.index(label) for label in nt.load(folder).task.labels.names]
+        own, among = np.vstack(bank.predict_proba([(name, text) for text in texts])), whole[:, columns]
+        among = among if numbers[0] == 2 else among / among.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(among, own, atol=1e-5)
+        assert np.abs(own - np.vstack(list(nt.load(folder).predict_proba(texts)))).max() < 1e-5
+    (answer,) = bank.predict([("all", texts[0])])
+    kinds = [answer] if numbers[0] != 1 else answer
+    assert all(type(kind).__name__ in ("Classification", "Entity") for kind in kinds)
+
+
+def test_what_cannot_be_united_is_refused(folders):
+    bank = nt.AdapterBank.load({str(i): folders[f"a{i}"] for i in range(6)})
+    for parts, reason in {
+        ("0", "1"): "another task",
+        ("0", "2"): "another task",
+        ("0",): "two or more",
+        ("0", "0"): "two or more",
+        ("0", "nobody"): "no adapter 'nobody'",
+    }.items():
+        with pytest.raises(nt.ConfigError, match=reason):
+            bank.unite("all", parts)
+    bank.unite("all", ["0", "4"])
+    with pytest.raises(nt.ConfigError, match="'all' in the bank already"):
+        bank.unite("all", ["0", "4"])
+    with pytest.raises(nt.ConfigError, match="made of several"):
+        bank.unite("more", ["all", "0"])
+    with pytest.raises(nt.ConfigError, match="made of several"):
+        bank.replace("all", folders["a0"])
+
+
+def test_a_union_follows_its_parts(folders):
+    bank = nt.AdapterBank.load({"a": folders["a0"], "b": folders["a4"]})
+    bank.unite("all", ["a", "b"])
+    assert bank.names == ("a", "b", "all")
+    with pytest.raises(nt.ConfigError, match="a part of 'all'"):
+        bank.remove("a")
+    bank.replace("b", folders["a8"])
+    assert bank.labels("all") == bank.labels("a") + bank.labels("b")
+    with pytest.raises(nt.ConfigError, match="another task"):
+        bank.replace("b", folders["a1"])
+    assert bank.labels("b") == nt.load(folders["a8"]).labels
+    bank.remove("all")
+    bank.remove("a")
+    assert bank.names == ("b",)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
 from nlp_transfer.fingerprints import hash_files
+from tests.adapters_at_random import make_adapter
 from tests.promises.test_saved_model import save
 
 WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
@@ -355,3 +356,12 @@ def test_the_links_of_the_hubs_cache_are_followed(good, tmp_path):
         shutil.copy(path, cache / "blobs" / hash_files([path]))
         (cache / "snapshots" / "c0ffee" / path.name).symlink_to(f"../../blobs/{hash_files([path])}")
     assert nt.load(cache / "snapshots" / "c0ffee").predict("a film").label in ("blame", "praise")
+
+
+@pytest.mark.parametrize("labels", [["B-A", "I-A", "O"], ["O", "I-A", "B-A"], ["O", "A", "B"]], ids=str)
+def test_tags_in_another_order_are_refused(checkpoint, tmp_path, labels):
+    folder = make_adapter(checkpoint, tmp_path / "model", 1)
+    stated = json.loads((folder / MANIFEST).read_text())["task"]["labels"]
+    edit_task(labels=[*labels, *stated[3:]])(folder)
+    with pytest.raises(nt.ArtifactError, match="Tags must be O, then B-X and I-X"):
+        nt.load(folder)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file
 
 import nlp_transfer as nt
+from nlp_transfer.data.examples import Source
+from nlp_transfer.output_rows import output_names, united_rows
 from tests.adapters_at_random import make_adapter
 from tests.conftest import FAMILIES
 from tests.corpus import REVIEWS
@@ -78,7 +82,7 @@ def test_other_ways_of_the_same_adapter_twice_give_that_adapter(parents, tmp_pat
 
 
 def test_ties_keeps_the_largest_changes_and_those_that_agree():
-    from nlp_transfer.merging import largest, ties
+    from nlp_transfer.mixing import largest, ties
 
     assert largest(torch.tensor([1.0, -4.0, 2.0, 0.5]), 0.5).tolist() == [0, -4, 2, 0]
     changes = [torch.tensor([1.0, 3.0, 0.0, 2.0]), torch.tensor([2.0, -1.0, 0.0, -2.0])]
@@ -86,7 +90,7 @@ def test_ties_keeps_the_largest_changes_and_those_that_agree():
 
 
 def test_dare_drops_as_many_as_it_says_and_keeps_the_expected_value():
-    from nlp_transfer.merging import combiner
+    from nlp_transfer.mixing import combiner
 
     combine = combiner("dare", [1.0], 0.25, seed=0)
     changed = combine(torch.zeros(100, 100), [{"w": torch.ones(100, 100)}], "w")
@@ -133,3 +137,86 @@ def test_the_command_merges_and_says_where(checkpoint, call, tmp_path):
     code, _, err = call("merge", tmp_path / "other", tmp_path / "nowhere")
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+def among(folder, names):
+    """Probabilities of these labels among themselves; with any number of labels, as they are."""
+    predictor = nt.load(folder)
+    columns = [predictor.task.labels.id(name) for name in names]
+    found = torch.cat(
+        [torch.as_tensor(rows).reshape(-1, len(predictor.task.labels)) for rows in predictor.predict_proba(TEXTS)]
+    )
+    found = found[:, columns]
+    return found if getattr(predictor.task, "multi_label", False) else found / found.sum(dim=1, keepdim=True)
+
+
+def output_alone(checkpoint, folder, number, threshold=0.5):
+    """An adapter of kind "head" of which only the last layer is its own, whatever else the family's heads hold."""
+    made = make_adapter(checkpoint, folder.with_name("model"), number, "head", threshold=threshold)
+    model, task = nt.load_model(made)
+    outputs = output_names(model.network.get_base_model().config, task.head)
+    with torch.no_grad():
+        for name, parameter in model.network.named_parameters():
+            is_output = name.removeprefix("base_model.model.").replace("modules_to_save.default.", "") in outputs
+            seed = number if is_output else 99
+            if ".modules_to_save." in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) / 5)
+    shutil.rmtree(made)
+    source = Source("text", 1)
+    example = nt.TextExample("a text", (task.labels.names[0],), source)
+    if number % 2:
+        example = nt.TaggedExample(("a", "text"), ("O", "O"), source)
+    return nt.save_model(model, task, nt.evaluate(model, task, "test", [example]), folder)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["one label", "entities", "any labels"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_union_head_gives_each_parents_answers_on_its_labels(make_checkpoint, family, number, tmp_path):
+    checkpoint = str(make_checkpoint(family))
+    first = output_alone(checkpoint, tmp_path / "first", number, 0.3)
+    second = output_alone(checkpoint, tmp_path / "second", number + 4, 0.6)
+    union = nt.merge([first, second], tmp_path / "union", union_head=True)
+    parents = [nt.load(parent).task.labels.names for parent in (first, second)]
+    for parent, names in zip((first, second), parents, strict=True):
+        torch.testing.assert_close(among(union, names), among(parent, names), atol=1e-5, rtol=0)
+    predictor = nt.load(union)
+    assert set(predictor.task.labels.names) == {*parents[0], *parents[1]}
+    if number == 2:
+        assert predictor.task.thresholds == pytest.approx([0.3] * 4 + [0.6] * 4)
+
+
+def test_encoders_that_differ_are_compared_and_refused_where_answers_change(checkpoint, tmp_path, capsys):
+    first = make_adapter(checkpoint, tmp_path / "first", 0)
+    second = make_adapter(checkpoint, tmp_path / "second", 4, seed=3)
+    with pytest.raises(nt.ArtifactError, match=r"fewer than --min-agreement .*AdapterBank"):
+        nt.merge([first, second], tmp_path / "union", union_head=True, min_agreement=1.1)
+    assert not (tmp_path / "union").exists()
+    nt.merge([first, second], tmp_path / "union", union_head=True, min_agreement=0)
+    assert "of its 1 sample get the same labels" in capsys.readouterr().err
+    assert nt.load(tmp_path / "union").labels == ("A0", "B0", "A4", "B4")
+
+
+def test_a_label_of_both_parents_keeps_its_place_and_is_averaged():
+    rows = [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])]
+    label_sets = [nt.LabelSet(("a", "b")), nt.LabelSet(("b", "c"))]
+    union = nt.LabelSet(("a", "b", "c"))
+    assert united_rows(rows, label_sets, union, [0.5, 0.5], level=False).flatten().tolist() == [1, 4, 9]
+    assert united_rows(rows, label_sets, union, [0.5, 0.5], level=True).flatten().tolist() == [-2, 0, 4]
+    assert united_rows(rows, label_sets, union, [0.25, 0.75], level=False).flatten().tolist() == [1, 4.5, 9]
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["entities", "any labels"])
+def test_a_union_of_different_tasks_is_refused(checkpoint, tmp_path, number):
+    folders = [make_adapter(checkpoint, tmp_path / str(i), i, "head") for i in (0, number)]
+    with pytest.raises(nt.ArtifactError, match="another task or another limit"):
+        nt.merge(folders, tmp_path / "union", union_head=True)
+
+
+def test_the_command_unites_heads(checkpoint, call, tmp_path):
+    folders = [make_adapter(checkpoint, tmp_path / str(i), i, "head") for i in (1, 5)]
+    code, _, err = call("merge", tmp_path / "union", *folders)
+    assert (code, "--union-head" in err) == (2, True)
+    code, _, err = call("merge", tmp_path / "union", *folders, "--union-head")
+    assert code == 0, err
+    code, _, err = call("predict", tmp_path / "union", "a great film")
+    assert code == 0, err
