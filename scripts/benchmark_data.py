@@ -26,13 +26,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from measure_recipe import committed, machine
+from measured import committed, fill, machine
 
 from nlp_transfer.reporting.tables import markdown_table
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "data.md"
-BEGIN, END = "<!-- benchmark_data -->", "<!-- /benchmark_data -->"
 COMMON = ("the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
 LABELS = [f"class_{i}" for i in range(77)]
 
@@ -63,8 +62,7 @@ def main() -> None:
     )
     print(f"{table}\n\n{how}")
     if args.write:
-        before, rest = PAGE.read_text("utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{how}\n\n{END}{rest.split(END)[1]}", "utf-8")
+        fill(PAGE, "benchmark_data", f"{table}\n\n{how}")
 
 
 def write_rows(path: Path, rows: int) -> None:

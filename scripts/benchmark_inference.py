@@ -2,8 +2,9 @@
 
     python scripts/benchmark_inference.py
     python scripts/benchmark_inference.py --rounds 1 --texts 64
-    python scripts/benchmark_inference.py --write
+    python scripts/benchmark_inference.py --file lines.txt --write
 
+Texts are those of --file, as `nlp-transfer predict --file` reads it, drawn with a fixed seed; without it, made up.
 Adapters have random weights, so that each gives other answers; half of them classify and half tag, with two to five
 labels and ranks of 8 and 16 on all linear layers of the default checkpoint. Answers of all sides are compared before
 anything is timed. Memory is what a process of its own holds more than the base alone. With --write the tables go to
@@ -33,21 +34,23 @@ import peft
 import psutil
 import torch
 import transformers as hf
-from measure_recipe import committed, machine
+from measured import committed, fill, machine
 from safetensors.torch import load_file
 
 import nlp_transfer as nt
 from nlp_transfer.checkpoint_folders import find
 from nlp_transfer.data.examples import Source
+from nlp_transfer.data.raw_text import split_words
 from nlp_transfer.inference.bank import Member
+from nlp_transfer.inference.files import texts_of_file
 from nlp_transfer.inference.heads import head_logits
+from nlp_transfer.inference.onnx import export
 from nlp_transfer.inference.texts import ask
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.training.evaluate import batches_of, joined
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "inference.md"
-BEGIN, END = "<!-- benchmark_inference -->", "<!-- /benchmark_inference -->"
 NUMBER = 16
 IN_A_BATCH = (1, 4, 16)
 BATCH = 64
@@ -60,6 +63,7 @@ Request = tuple[str, str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--file", help="texts to answer: a table, or a text a line")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="write the tables into docs/inference.md")
     parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
@@ -73,16 +77,19 @@ def main() -> None:
         root = Path(folder)
         for number in range(NUMBER):
             make_adapter(root / f"a{number}", number)
-        tables = [mixed_table(root, args.texts, args.rounds), pipeline_table(root, args.texts, args.rounds)]
+        texts = drawn_texts(args.file, args.texts) if args.file else made_up_texts(args.texts)
+        tables = [make(root, texts, args.rounds) for make in (mixed_table, pipeline_table, onnx_table)]
+    sizes = sorted(len(text.split()) for text in texts)
+    source = Path(args.file).name if args.file else "random words"
     how = (
-        f"{args.texts} texts of 1 to 60 words, fp32; medians of {args.rounds} rounds; `python "
+        f"{len(texts)} texts of {source}, {sizes[0]} to {sizes[-1]} words "
+        f"(median {statistics.median(sizes):g}), fp32; medians of {args.rounds} rounds; `python "
         f"scripts/benchmark_inference.py` at {commit}, {date.today()}, {machine(torch.get_num_threads(), 1)}."
     )
     content = "\n\n".join([*tables, how])
     print(content)
     if args.write:
-        before, rest = PAGE.read_text("utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}", "utf-8")
+        fill(PAGE, "benchmark_inference", content)
 
 
 def make_adapter(folder: Path, number: int) -> None:
@@ -106,7 +113,12 @@ def make_adapter(folder: Path, number: int) -> None:
     nt.save_model(model, task, nt.evaluate(model, task, "test", [example]), folder)
 
 
-def some_texts(number: int) -> list[str]:
+def drawn_texts(file: str, number: int) -> list[str]:
+    texts = [str(text) for text in texts_of_file(file, None, None, reads_pairs=False)]
+    return random.Random(0).sample(texts, min(number, len(texts)))
+
+
+def made_up_texts(number: int) -> list[str]:
     """Words of the tokenizer's vocabulary, in no order; lengths as reviews have them."""
     rng = random.Random(0)
     vocabulary = hf.AutoTokenizer.from_pretrained(find(nt.default_checkpoint())[0]).get_vocab()
@@ -208,9 +220,8 @@ def by_adapter(requests: Sequence[Request], predict: Callable[[str, list[str]], 
     return found
 
 
-def mixed_table(root: Path, num_texts: int, rounds: int) -> str:
+def mixed_table(root: Path, texts: list[str], rounds: int) -> str:
     sides = {name: make(root) for name, make in SIDES.items()}
-    texts = some_texts(num_texts)
     columns: dict[str, list[str]] = {name: [] for name in sides}
     for number in IN_A_BATCH:
         requests = [(f"a{i % number}", text) for i, text in enumerate(texts)]
@@ -262,9 +273,8 @@ def memory_of(side: str, root: Path) -> float:
     return float(psutil.Process().memory_info().rss - before) / 2**20
 
 
-def pipeline_table(root: Path, num_texts: int, rounds: int) -> str:
+def pipeline_table(root: Path, texts: list[str], rounds: int) -> str:
     """The merged weights in both, so that the network is the same."""
-    texts = some_texts(num_texts)
     rows = [
         pipeline_row(root / "m0", "text-classification", texts, rounds),
         pipeline_row(root / "m1", "token-classification", texts, rounds),
@@ -300,9 +310,32 @@ def share_equal(ours: nt.Predictor, theirs: Any, texts: list[str]) -> float:
     names = ours.task.labels.names
     for rows, tokens, text in zip(ours.predict_proba(texts), theirs(texts, ignore_labels=[]), texts, strict=True):
         tags = {token["start"]: token["entity"] for token in tokens}
-        starts = np.cumsum([0, *(len(word) + 1 for word in text.split()[:-1])])
-        equal += [tags[int(start)] == names[row.argmax()] for start, row in zip(starts, rows, strict=True)]
+        words = split_words(text)
+        equal += [tags.get(word.start) == names[row.argmax()] for word, row in zip(words, rows, strict=True)]
     return float(np.mean(equal))
+
+
+def onnx_table(root: Path, texts: list[str], rounds: int) -> str:
+    rows = []
+    for number, kind in ((0, "classification"), (1, "NER")):
+        sides = {"torch": nt.load(root / f"a{number}"), "torch, merged": nt.load(root / f"m{number}")}
+        for name, int8 in (("ONNX", False), ("ONNX, int8", True)):
+            folder = root / f"{name}{number}"
+            export(root / f"a{number}", folder, texts[:8], int8=int8, min_agreement=0 if int8 else 1)
+            sides[name] = nt.load(folder)
+        wanted = [label_of(answer) for answer in sides["torch"].predict(texts)]
+        equal = {
+            name: np.mean([label_of(a) == b for a, b in zip(side.predict(texts), wanted, strict=True)])
+            for name, side in sides.items()
+        }
+        seconds = [{name: timed(partial(side.predict, texts)) for name, side in sides.items()} for _ in range(rounds)]
+        for name in sides:
+            rate = len(texts) / statistics.median(one[name] for one in seconds)
+            ratio = statistics.median(one["torch"] / one[name] for one in seconds)
+            rows.append([f"{kind}, {name}", f"{rate:,.0f}", f"{ratio:.2f}", f"{equal[name]:.1%}"])
+    return "One adapter, by torch and by onnxruntime:\n\n" + markdown_table(
+        ["", "texts a second", "times as fast as torch", "texts with equal answers"], rows
+    )
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -28,13 +27,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from measured import committed, filled, machine
+
 PROJECT = Path(__file__).parent.parent
 MEASURED = PROJECT / "recipes" / "measured.json"
 PEER_SCRIPT = PROJECT / "scripts" / "peer_hf_trainer.py"
 PAGES = (PROJECT / "README.md", PROJECT / "recipes" / "README.md")
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+RESULTS = "results"
+"""Name of the place on both pages."""
 OURS, PEER = "nlp-transfer", "HF Trainer + PEFT"
-BF16_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16"}
 HEADER = ("data, recipe", "by", "metric", "mean ± sd", "seeds", "minutes a run")
 
 
@@ -129,12 +130,9 @@ def render() -> dict[Path, str]:
         for row in rows
     )
     bodies = (table, f"{table}\n\n{how}")
-    return {page: filled(page.read_text(encoding="utf-8"), body) for page, body in zip(PAGES, bodies, strict=True)}
-
-
-def filled(page: str, body: str) -> str:
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}"
+    return {
+        page: filled(page.read_text(encoding="utf-8"), RESULTS, body) for page, body in zip(PAGES, bodies, strict=True)
+    }
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -148,33 +146,6 @@ def cells(row: dict[str, Any]) -> list[str]:
         ", ".join(map(str, row["seeds"])),
         f"{statistics.mean(row['minutes']):.1f}",
     ]
-
-
-def committed() -> str:
-    """The commit that is measured; other code than that may not be in the tree."""
-    if changed := git("status", "--porcelain", "--", "nlp_transfer", "recipes/*.py", "scripts"):
-        sys.exit(f"error: commit first, so that the row names the code that is measured:\n{changed}")
-    return git("rev-parse", "--short", "HEAD")
-
-
-def git(*args: str) -> str:
-    done = subprocess.run(["git", *args], check=True, capture_output=True, text=True, cwd=PROJECT)
-    return done.stdout.strip()
-
-
-def machine(threads: int, side_by_side: int) -> str:
-    """Cores and name of the processor, or the GPU, and what else the script ran there."""
-    import torch
-
-    beside = f", {side_by_side} runs side by side" if side_by_side > 1 else ""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name() + beside
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    bf16 = next((f", {title}" for flag, title in BF16_FLAGS.items() if flag in flags), "")
-    return f"{threads} of {os.cpu_count()} cores of an {name}{bf16}, no GPU{beside}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import csv
-import importlib
 import json
 import os
 import re
@@ -384,10 +383,3 @@ def test_every_public_name_on_a_page_exists():
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in LINK.findall(page.read_text("utf-8")):
         assert re.match(r"https?://", target) or (page.parent / target).exists(), target
-
-
-def test_the_place_for_results_is_in_both_tables():
-    measure = importlib.import_module("scripts.measure_recipe")
-    for page in measure.PAGES:
-        lines = page.read_text("utf-8").splitlines()
-        assert lines.index(measure.BEGIN) < lines.index(measure.END)

@@ -12,6 +12,7 @@ from tests.processes import PROJECT
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import measure_recipe
+import measured
 import quickstart
 
 
@@ -25,9 +26,9 @@ def test_code_that_is_not_committed_is_not_measured(monkeypatch, tmp_path):
         (tmp_path / "scripts").mkdir(exist_ok=True)
         (tmp_path / "scripts" / "new.py").write_text("")
         subprocess.run(["git", *command], check=True, cwd=tmp_path)
-    monkeypatch.setattr(measure_recipe, "PROJECT", tmp_path)
+    monkeypatch.setattr(measured, "PROJECT", tmp_path)
     with pytest.raises(SystemExit, match="commit first"):
-        measure_recipe.committed()
+        measured.committed()
 
 
 def test_ratings_become_labels_and_neutral_texts_are_left_out(monkeypatch, tmp_path):
@@ -39,3 +40,9 @@ def test_ratings_become_labels_and_neutral_texts_are_left_out(monkeypatch, tmp_p
     assert set(written) == set(quickstart.SENTIMENT_FILES)
     for path in written.values():
         assert Path(path).read_text() == 'text\tlabel\nsays "wow" to it\tpositive\nawful\tnegative\n'
+
+
+def test_the_place_for_results_is_on_both_pages():
+    for page in measure_recipe.PAGES:
+        lines = page.read_text("utf-8").splitlines()
+        assert lines.index("<!-- results -->") < lines.index("<!-- /results -->")

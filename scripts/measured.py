@@ -1,0 +1,50 @@
+"""What the scripts that measure say of how they did, and where on a page it stands. Nothing to run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+BF16_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16"}
+
+
+def filled(page: str, name: str, body: str) -> str:
+    """The text of a page with ``body`` between its marks of that name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{body}\n\n{end}{rest.split(end)[1]}"
+
+
+def fill(page: Path, name: str, body: str) -> None:
+    page.write_text(filled(page.read_text("utf-8"), name, body), "utf-8")
+
+
+def committed() -> str:
+    """The commit that is measured; other code than that may not be in the tree."""
+    if changed := git("status", "--porcelain", "--", "nlp_transfer", "recipes/*.py", "scripts"):
+        sys.exit(f"error: commit first, so that the row names the code that is measured:\n{changed}")
+    return git("rev-parse", "--short", "HEAD")
+
+
+def git(*args: str) -> str:
+    done = subprocess.run(["git", *args], check=True, capture_output=True, text=True, cwd=PROJECT)
+    return done.stdout.strip()
+
+
+def machine(threads: int, side_by_side: int) -> str:
+    """Cores and name of the processor, or the GPU, and what else the script ran there."""
+    import torch
+
+    beside = f", {side_by_side} runs side by side" if side_by_side > 1 else ""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name() + beside
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    bf16 = next((f", {title}" for flag, title in BF16_FLAGS.items() if flag in flags), "")
+    return f"{threads} of {os.cpu_count()} cores of an {name}{bf16}, no GPU{beside}"
