@@ -24,9 +24,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 import nlp_transfer as nt
-from nlp_transfer import cli
-from nlp_transfer.artifacts import Manifest
-from nlp_transfer.checkpoints import Origin
+from nlp_transfer import cli, inspection
 from nlp_transfer.data import columns
 from nlp_transfer.errors import EXIT_STOPPED
 from nlp_transfer.inference import server
@@ -34,6 +32,7 @@ from nlp_transfer.inspection import MAX_JSON
 from nlp_transfer.labels import spans_of
 from nlp_transfer.training import defaults, fit
 from nlp_transfer.training.checkpointing import checkpoint_name
+from tests.adapters_at_random import make_adapter
 from tests.corpus import REVIEWS, SENTENCES
 from tests.foreign_models import plain_adapter, whole_model
 from tests.processes import PROJECT, environment, launch
@@ -303,11 +302,11 @@ def test_what_is_guessed_held_out_or_cut_is_said(desk, run, capsys):
 
 def test_the_pages_name_every_file_of_a_run_and_of_its_model(desk, run):
     run("nlp-transfer run text_classification --train reviews.csv --run-dir run")
-    names = ("recipes", "adapters", "guarantees")
+    names = ("recipes", "format", "guarantees")
     pages = {name: (PROJECT / "docs" / f"{name}.md").read_text("utf-8") for name in names}
     for path in (path for path in (desk / "run").rglob("*") if path.is_file() and path.name != ".lock"):
         inside = path.relative_to(desk / "run")
-        page = {"model": "adapters", "checkpoints": "guarantees"}.get(inside.parts[0], "recipes")
+        page = {"model": "format", "checkpoints": "guarantees"}.get(inside.parts[0], "recipes")
         name = str(inside) if page == "recipes" else path.name
         assert f"`{name}`" in pages[page]
 
@@ -320,7 +319,6 @@ def short(value: float) -> str:
 PRECISE = {
     "docs/data.md": [f"`{name}`" for name in sorted(columns.HEADER_NAMES)],
     "docs/adapters.md": [
-        *(f"`{field.name}`" for kind in (Manifest, Origin) for field in fields(kind)),
         *(f"`--lora.{field.name.replace('_', '-')}`" for field in fields(nt.LoraConfig)),
         *(f"| {getattr(nt.LoraConfig(), name)} |" for name in ("rank", "alpha")),
     ],
@@ -365,7 +363,17 @@ def test_names_and_numbers_of_a_page_are_those_of_the_code(page):
 
 
 def test_every_flag_on_a_page_exists(desk, run, capsys):
-    for command in ("run text_classification", "run ner", "check", "evaluate", "predict", "merge", "export", "serve"):
+    for command in (
+        "run text_classification",
+        "run ner",
+        "check",
+        "evaluate",
+        "predict",
+        "merge",
+        "export",
+        "convert",
+        "serve",
+    ):
         run(f"nlp-transfer {command} --help")
     known = set(FLAG.findall(capsys.readouterr().out)) | OTHER_FLAGS
     for page in PAGES:
@@ -383,3 +391,22 @@ def test_every_public_name_on_a_page_exists():
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in LINK.findall(page.read_text("utf-8")):
         assert re.match(r"https?://", target) or (page.parent / target).exists(), target
+
+
+def fields_in(page: str, heading: str) -> set[str]:
+    """The first column of the first table after a heading."""
+    table = page.partition(f"\n{heading}\n")[2].lstrip().partition("\n\n")[0].splitlines()[2:]
+    return {name for row in table for name in re.findall(r"`([a-z_0-9]+)`", row.split("|")[1])}
+
+
+def test_the_page_on_the_format_has_every_field(checkpoint, tmp_path):
+    page = (PROJECT / "docs" / "format.md").read_text("utf-8")
+    found: dict[str, set[str]] = {"## manifest.json": set(), "`task`:": set(), "`checkpoint`:": set()}
+    for number in (0, 1, 2):
+        manifest = json.loads((make_adapter(checkpoint, tmp_path / str(number), number) / "manifest.json").read_text())
+        found["## manifest.json"] |= manifest.keys()
+        found["`task`:"] |= manifest["task"].keys()
+        found["`checkpoint`:"] |= manifest["checkpoint"].keys()
+    assert {heading: fields_in(page, heading) for heading in found} == found
+    read = fields_in(page, "**`adapter_config.json`** is PEFT's. These fields decide what is computed, and are read:")
+    assert read == inspection.SIZED | set(inspection.COMPUTED)
