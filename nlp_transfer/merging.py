@@ -87,6 +87,8 @@ def checked_shares(
         raise ConfigError("merge needs at least one model folder, got none.")
     if method not in get_args(MergeMethod):
         raise ConfigError(f"method must be one of {quoted(get_args(MergeMethod))}, got '{method}'.")
+    if len(folders) == 1 and method != "average":
+        raise ConfigError(f"method '{method}' puts several models together, and one folder was named.")
     if not 0 < density <= 1:
         raise ConfigError(f"density must be above 0 and at most 1, got {density}.")
     shares = list(weights) if weights is not None else [1 / len(folders)] * len(folders)

@@ -95,6 +95,9 @@ class AdapterBank:
         bank._put({name: Path(folder) for name, folder in named.items()}, checkpoint, bank._refuse_taken)
         return bank
 
+    def __repr__(self) -> str:
+        return f"AdapterBank({quoted(self.names)})"
+
     @property
     def names(self) -> tuple[str, ...]:
         return (*self._now.members, *self._now.unions)

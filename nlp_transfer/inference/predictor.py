@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
-from nlp_transfer.errors import ConfigError, DataError, needing
+from nlp_transfer.errors import ConfigError, DataError, counted, needing
 from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.manifest import ONNX_FILES
 from nlp_transfer.reporting.progress import Bar, progress_bar
@@ -53,6 +53,10 @@ class Predictor:
         self.task = task
         self._tokenizing = threading.Lock()  # a tokenizer keeps what it was last asked to cut
         model.network.to(processes().device)
+
+    def __repr__(self) -> str:
+        number = counted(len(self.labels), "entity type" if self.task.token_labels else "label")
+        return f"Predictor({self.task.name}, {number}, {self.model.adapter} on '{self.model.origin.name}')"
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import threading
 
@@ -74,6 +75,13 @@ def test_so_it_does_for_every_family(make_checkpoint, family, tmp_path):
     alone = {(name, text): predictors[name].predict(text) for name in folders for text in texts}
     requests = random.Random(0).sample(list(alone), len(alone))
     assert wrong(nt.AdapterBank.load(folders), requests, alone) == []
+
+
+def test_a_bank_and_a_predictor_say_what_they_are(folders):
+    bank = nt.AdapterBank.load({"mood": folders["a0"]})
+    assert repr(bank) == "AdapterBank('mood')"
+    assert re.fullmatch(r"Predictor\(text_classification, 2 labels, lora on '.+'\)", repr(nt.load(folders["a0"])))
+    assert "(ner, 3 entity types, lora on" in repr(nt.load(folders["a1"]))
 
 
 def test_adapters_come_and_go_between_calls(folders, alone):

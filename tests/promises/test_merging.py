@@ -115,6 +115,11 @@ def test_settings_that_do_not_fit_are_refused(parents, tmp_path, options, reason
     assert not (tmp_path / "mixed").exists()
 
 
+def test_one_folder_leaves_nothing_to_choose(parents, tmp_path):
+    with pytest.raises(nt.ConfigError, match="one folder was named"):
+        nt.merge(parents[:1], tmp_path / "mixed", method="ties")
+
+
 def test_strangers_are_not_merged(checkpoint, make_checkpoint, parents, tmp_path):
     odd = {
         "other labels": make_adapter(checkpoint, tmp_path / "labels", 4),
