@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         load_sequence_classifier as load_sequence_classifier,
         load_token_classifier as load_token_classifier,
     )
-    from nlp_transfer.converting import convert as convert
+    from nlp_transfer.converting.convert import convert as convert
     from nlp_transfer.data.config import NerData as NerData, TextData as TextData
     from nlp_transfer.data.evaluate_metric import EntityF1 as EntityF1
     from nlp_transfer.data.examples import TaggedExample as TaggedExample, TextExample as TextExample
@@ -61,7 +61,7 @@ PUBLIC = {
     "adapters.lora": ("add_adapter",),
     "artifacts": ("save_model",),
     "checkpoints": ("Model", "load_sequence_classifier", "load_token_classifier"),
-    "converting": ("convert",),
+    "converting.convert": ("convert",),
     "data.config": ("NerData", "TextData"),
     "data.evaluate_metric": ("EntityF1",),
     "data.examples": ("TaggedExample", "TextExample"),

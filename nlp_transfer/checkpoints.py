@@ -195,6 +195,7 @@ def load_network(
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                return_dict=True,
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
                 output_loading_info=True,
             )

@@ -32,6 +32,8 @@ RUNNABLE = (".bin", ".ckpt", ".dll", ".npy", ".npz", ".pickle", ".pkl", ".pt", "
 """Files that may run code when they are read. Nothing here reads them; who shares a folder needs none of them."""
 NAMES_CODE = {"auto_map", "quantization_config", "attn_implementation", "_attn_implementation"}
 """Fields of ``config.json``; attention may be a kernel on the Hub."""
+SMALL = 10**7
+"""Weights that a checkpoint may lack whatever its size: a new head."""
 MODULE_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 DESCRIPTIVE = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "megatron_core"}
 """Fields of ``adapter_config.json`` that loading takes no notice of."""
@@ -81,6 +83,14 @@ def refuse_code(config: Mapping[str, Any], path: Path) -> None:
     """Raises ArtifactError for fields of ``config.json`` that may lead to code."""
     if odd := sorted(config.keys() & NAMES_CODE):
         raise ArtifactError(f"{path}: {odd[0]} is not read here, for it may name code.")
+
+
+def refuse_odd_config(config: Mapping[str, Any], path: Path) -> None:
+    """Raises ArtifactError for fields of ``config.json`` that may lead to code, and for room without end for labels."""
+    refuse_code(config, path)
+    number = config.get("num_labels", config.get("_num_labels"))
+    if isinstance(number, int) and number > MAX_NAMES:  # transformers makes a name for each at once
+        raise ArtifactError(f"{path}: num_labels is {shortened(number)}; at most {MAX_NAMES:,} are read.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -149,7 +159,7 @@ def refuse_odd_scale(config: Mapping[str, Any], path: Path) -> None:
     rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0)
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
         raise ArtifactError(f"{path}: r must be a whole number from 1 to {MAX_RANK:,}, got {shortened(rank)}.")
-    if not isinstance(alpha, int | float) or not 0 < alpha <= MAX_SCALE * rank:
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= MAX_SCALE * rank:
         raise ArtifactError(
             f"{path}: lora_alpha must be above 0 and at most {MAX_SCALE:g} × r, got {shortened(alpha)}."
         )
@@ -208,6 +218,13 @@ def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, 
     for module in head:
         for name, tensor in network.get_submodule(module).state_dict().items():
             yield f"{PREFIX}{module}.{name}", tuple(tensor.shape)
+
+
+def refuse_larger(described: Shapes, found: Shapes, path: Path) -> None:
+    """Before room is made for what a config describes: it may not be much more than what its file holds."""
+    wanted, held = (sum(math.prod(shape) for shape in shapes.values()) for shapes in (described, found))
+    if wanted > 2 * held + SMALL:
+        raise ArtifactError(f"{path} describes {wanted:,} weights, and its files hold {held:,}.")
 
 
 def refuse_other_labels(found: Shapes, number: int, folder: Path) -> None:

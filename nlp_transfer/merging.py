@@ -23,10 +23,13 @@ from nlp_transfer.labels import LabelSet
 from nlp_transfer.manifest import Manifest, read_manifest
 from nlp_transfer.mixing import MergeMethod, Weights, combiner, mean
 from nlp_transfer.output_rows import output_names, united_rows
-from nlp_transfer.reporting.progress import say
+from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.saved_models import AnyTask, base_name, load_model, logits, model_folder
+from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.tasks.config import THRESHOLD
-from nlp_transfer.tasks.ner import Ner
+from nlp_transfer.tasks.ner import Ner, Tagging
+from nlp_transfer.training.evaluate import predict_split
+from nlp_transfer.training.processes import processes
 
 FOLD_TOLERANCE = 1e-3
 """By how much logits may differ for adding the low-rank products to the weights beforehand: rounding."""
@@ -59,7 +62,7 @@ def merge(
     Raises ConfigError for settings that do not fit, ArtifactError for models of other labels, tasks or bases.
     """
     refuse_existing(output, overwrite=overwrite)
-    shares = checked_shares(folders, method, weights, density)
+    shares = checked_shares(folders, method, weights, density, min_agreement)
     manifests = [read_manifest(model_folder(folder)) for folder in folders]
     refuse_strangers(folders, manifests, union_head=union_head)
     found = [load_model(folder, checkpoint=checkpoint) for folder in folders]
@@ -81,7 +84,11 @@ def merge(
 
 
 def checked_shares(
-    folders: Sequence[Path], method: MergeMethod, weights: Sequence[float] | None, density: float
+    folders: Sequence[Path],
+    method: MergeMethod,
+    weights: Sequence[float] | None,
+    density: float,
+    min_agreement: float,
 ) -> list[float]:
     if not folders:
         raise ConfigError("merge needs at least one model folder, got none.")
@@ -91,6 +98,8 @@ def checked_shares(
         raise ConfigError(f"method '{method}' puts several models together, and one folder was named.")
     if not 0 < density <= 1:
         raise ConfigError(f"density must be above 0 and at most 1, got {density}.")
+    if not 0 <= min_agreement <= 1:
+        raise ConfigError(f"min_agreement must be from 0 to 1, got {min_agreement}.")
     shares = list(weights) if weights is not None else [1 / len(folders)] * len(folders)
     if len(shares) != len(folders):
         raise ConfigError(f"weights must be as many as the {len(folders)} folders, got {len(shares)}.")
@@ -190,11 +199,15 @@ def refuse_other_choices(
     least: float,
     folder: Path,
 ) -> None:
-    """Raises ArtifactError where too few examples get the labels that the parent gives, looking at its labels alone."""
+    """Raises ArtifactError where too few examples get the labels that the parent gives, among its labels."""
+    if least and not examples:
+        raise ArtifactError(f"{folder} holds no samples to compare. Pass --min-agreement 0 to go without.")
     task = parent[1]
     columns = [union[1].labels.id(name) for name in task.labels.names]
-    pairs = zip(logits(*parent, examples), logits(*union, examples), strict=True)
-    same = sum(torch.equal(choices(own, task), choices(found[..., columns], task)) for own, found in pairs)
+    among = [rows[:, columns] for rows in probabilities(*union, examples)]
+    own = list(map(choice, task.predictions(probabilities(*parent, examples))))
+    found = list(map(choice, restricted(union[1], task).predictions(among)))
+    same = sum(a == b for a, b in zip(own, found, strict=True))
     say(f"{folder}: {same} of its {counted(len(examples), 'sample')} get the same labels.")
     if same < least * len(examples):
         raise ArtifactError(
@@ -204,11 +217,23 @@ def refuse_other_choices(
         )
 
 
-def choices(logits: Tensor, task: AnyTask) -> Tensor:
-    """What is chosen of the last dimension: ids, or with any number of labels which of them."""
+def probabilities(model: Model, task: AnyTask, examples: Sequence[Any]) -> list[Probabilities]:
+    split = task.encode(examples, model)
+    model.network.to(processes().device)
+    with progress_bar("comparing", len(split)) as bar:
+        return predict_split(model.network, task, split, len(examples), bar, together=False)
+
+
+def restricted(union: AnyTask, task: AnyTask) -> AnyTask:
+    """The task of a parent, with the union's thresholds."""
     if isinstance(task, Ner) or not task.multi_label:
-        return logits.argmax(dim=-1)
-    return logits.sigmoid() >= thresholds_of(task)
+        return task
+    stated = thresholds_of(union)
+    return replace(task, thresholds=tuple(float(stated[union.labels.id(name)]) for name in task.labels.names))
+
+
+def choice(prediction: Any) -> Any:
+    return prediction.tags if isinstance(prediction, Tagging) else set(prediction.labels)
 
 
 def thresholds_of(task: AnyTask) -> Tensor:

@@ -99,7 +99,7 @@ def convert(
         text_pair: It was trained on pairs of texts.
         overwrite: Replace a model that stands there.
     """
-    from nlp_transfer.converting import convert as convert_model
+    from nlp_transfer.converting.convert import convert as convert_model
 
     settings = {"labels": labels, "multi_label": multi_label, "text_pair": text_pair}
     print(convert_model(source, output, checkpoint=checkpoint, overwrite=overwrite, **settings))  # type: ignore[arg-type]

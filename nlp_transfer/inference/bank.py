@@ -100,7 +100,8 @@ class AdapterBank:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self._now.members, *self._now.unions)
+        now = self._now  # another thread may put a new one there
+        return (*now.members, *now.unions)
 
     def labels(self, name: str) -> tuple[str, ...]:
         """Of one adapter: the label names; of NER, the entity types."""

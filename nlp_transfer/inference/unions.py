@@ -38,9 +38,11 @@ def make_union(name: str, parts: Sequence[str], tasks: Mapping[str, AnyTask]) ->
 def united(parts: Sequence[Probabilities], tasks: Sequence[AnyTask], task: AnyTask) -> Probabilities:
     """What the members say of one text, each of shape ``(positions, labels)``, under the labels of ``task``.
 
-    Among the labels of one member all is as it says. Those of a softmax are held against each other as ``united_rows``
-    does; where the members have no label in common, each has the same share.
+    Among the labels of one member all is as it says; of a text in windows, on average over them. Labels of a softmax
+    are held against each other as ``united_rows`` does; where the members have none in common, each has the same share.
     """
+    if not task.token_labels:
+        parts = [part.mean(axis=0, keepdims=True) for part in parts]
     shares, label_sets = [1.0] * len(parts), [one.labels for one in tasks]
     if getattr(task, "multi_label", False):
         rows = [torch.from_numpy(part.T.copy()) for part in parts]

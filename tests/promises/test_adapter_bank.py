@@ -14,6 +14,8 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
+from nlp_transfer.inference.unions import united
+from nlp_transfer.merging import united_task
 from tests.adapters_at_random import make_adapter
 from tests.conftest import FAMILIES
 from tests.corpus import REVIEWS, SENTENCES
@@ -333,3 +335,16 @@ def test_a_union_follows_its_parts(folders):
     bank.remove("all")
     bank.remove("a")
     assert bank.names == ("b",)
+
+
+def test_windows_of_a_text_are_put_together_before_parts_are(checkpoint):
+    first = nt.TextClassification(labels=nt.LabelSet(("o", "x", "y")), long_texts="windows")
+    second = nt.TextClassification(labels=nt.LabelSet(("o", "p")), long_texts="windows")
+    union = united_task([first, second], [1.0, 1.0])
+    rows = [
+        np.array([[0.05, 0.85, 0.10], [0.05, 0.05, 0.90]], np.float32),
+        np.array([[0.9, 0.1], [0.01, 0.99]], np.float32),
+    ]
+    (found,) = united(rows, [first, second], union)
+    among = found[[union.labels.id(name) for name in first.labels.names]]
+    np.testing.assert_allclose(among / among.sum(), rows[0].mean(axis=0), atol=1e-6)

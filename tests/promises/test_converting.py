@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import nlp_transfer as nt
@@ -158,6 +160,22 @@ def reshape(name):
     return change
 
 
+def resize(name, shape):
+    def change(tensors):
+        full = next(one for one in tensors if name in one)
+        tensors[full] = torch.zeros(shape)
+
+    return change
+
+
+def copied(name, other):
+    def change(tensors):
+        for full in [one for one in tensors if f".{name}." in one]:
+            tensors[full.replace(f".{name}.", f".{other}.")] = tensors[full].clone()
+
+    return change
+
+
 def spoil(name):
     def change(tensors):
         full = next(one for one in tensors if name in one)
@@ -169,6 +187,15 @@ def spoil(name):
 TENSORS = "adapter_model.safetensors"
 ODD_ADAPTERS = {
     "no head": (TENSORS, drop("classifier"), "lacks the last layer of the head"),
+    "a head of other rows": (TENSORS, resize("classifier.bias", (2,)), "no row for each label"),
+    "a head of a number": (TENSORS, resize("classifier.weight", ()), "lacks the last layer|no row for each label"),
+    "a head of another width": (TENSORS, resize("classifier.weight", (3, 5)), "no row for each label"),
+    "the head twice": (TENSORS, copied("classifier", "classifier.modules_to_save"), "holds a part of the head twice"),
+    "a layer that is not named": ("config", {"target_modules": ["query"]}, "which its config does not name"),
+    "an alpha that is no number": ("config", {"lora_alpha": True}, "lora_alpha must be"),
+    "a base with an endless name": ("config", {"base_model_name_or_path": "a" * 5000}, "does not name its base"),
+    "layers that are chosen": ("config", {"layers_to_transform": [0]}, "layers_to_transform"),
+    "layers that are left out": ("config", {"exclude_modules": ["query"]}, "exclude_modules"),
     "half of a layer": (TENSORS, drop("layer.0.attention.self.query.lora_A"), "lacks the weights of layer"),
     "a layer less": (TENSORS, drop("layer.0.attention.self.query"), "lacks the weights of layer"),
     "half of the pooler": (TENSORS, drop("pooler.dense.lora_B"), "lacks the weights of layer"),
@@ -201,11 +228,18 @@ def test_an_adapter_that_would_answer_wrongly_is_refused(theirs, tmp_path, kind)
 ODD_MODELS = {
     "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "may name code"),
     "another head": ({"architectures": ["BertForMaskedLM"]}, "is no ForSequenceClassification"),
-    "no head named": ({"architectures": None}, "none is no ForSequenceClassification"),
+    "no head named": ({"architectures": None}, "is no ForSequenceClassification"),
     "tags without a beginning": ({"id2label": dict(enumerate(["O", "I-A", "I-B", "I-C", "I-D"]))}, "tags must be O"),
     "the same name twice": ({"id2label": dict(enumerate(["O", "B-A", "I-A", "B-A", "I-A"]))}, "the same name"),
-    "too few names": ({"id2label": {"0": "O", "1": "B-A", "2": "I-A"}}, "is not what its config.json describes"),
-    "a wider network": ({"hidden_size": 2**20, "intermediate_size": 2**20}, "is not what its config.json describes"),
+    "too few names": ({"id2label": {"0": "O", "1": "B-A", "2": "I-A"}}, "names 3 labels, and the head has 5"),
+    "half a character": (
+        {"id2label": dict(enumerate(["O", "B-\ud800", "I-\ud800", "B-A", "I-A"]))},
+        "half a surrogate",
+    ),
+    "no name": ({"id2label": dict(enumerate(["O", "B-A", "I-A", " ", ""]))}, "or one has none"),
+    "labels without end": ({"num_labels": 10**9, "id2label": None}, "num_labels is 1000000000"),
+    "a network of one's own": ({"architectures": ["MyBertForTokenClassification"]}, "not transformers' own"),
+    "a wider network": ({"hidden_size": 2**20, "intermediate_size": 2**20}, "which is no row for each label"),
     "a deeper network": ({"num_hidden_layers": 10**9}, "more than"),
 }
 
@@ -219,6 +253,68 @@ def test_a_model_that_would_answer_wrongly_is_refused(their_model, tmp_path, kin
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_rslora": True},
+        {"use_dora": True, "target_modules": ["query", "value"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["query", "dense"], "modules_to_save": ["classifier", "pooler"]},
+    ],
+    ids=str,
+)
+def test_every_way_of_lora_that_is_read_gives_the_same_answers(make_checkpoint, tmp_path, options):
+    network, tokenizer = plain_adapter(make_checkpoint("bert"), "sequence", tmp_path / "theirs", **options)
+    nt.convert(tmp_path / "theirs", tmp_path / "ours", labels=CLASSES)
+    check_answers(tmp_path / "ours", network, tokenizer, "sequence")
+
+
+def test_a_config_beside_an_adapter_is_heeded(theirs, tmp_path, capsys):
+    names = {"id2label": dict(enumerate(CLASSES)), "problem_type": "multi_label_classification"}
+    (theirs / "config.json").write_text(json.dumps(names))
+    task = nt.load(nt.convert(theirs, tmp_path / "ours")).task
+    assert (task.labels.names, task.multi_label) == (tuple(CLASSES), True)
+    assert "the names of" not in capsys.readouterr().err
+    change_json(theirs / "config.json", problem_type="regression")
+    with pytest.raises(nt.ArtifactError, match="a regression"):
+        nt.convert(theirs, tmp_path / "other")
+
+
+def test_another_tokenizer_beside_an_adapter_is_refused(theirs, make_checkpoint, tmp_path):
+    tokenizer = hf.AutoTokenizer.from_pretrained(make_checkpoint("bert"))
+    tokenizer.save_pretrained(theirs)
+    nt.convert(theirs, tmp_path / "ours", labels=CLASSES)
+    tokenizer.add_tokens(["great"])
+    tokenizer.save_pretrained(theirs)
+    with pytest.raises(nt.ArtifactError, match="another tokenizer than its base"):
+        nt.convert(theirs, tmp_path / "other", labels=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"vocab_size": 10**9}, "describes"), ({"num_hidden_layers": 10**9}, "more than")]
+)
+def test_a_base_that_takes_room_without_end_is_refused(theirs, make_checkpoint, tmp_path, change, reason):
+    base = shutil.copytree(make_checkpoint("bert"), tmp_path / "base")
+    change_json(base / "config.json", **change)
+    with pytest.raises(NlpTransferError, match=reason):
+        nt.convert(theirs, tmp_path / "ours", checkpoint=str(base), labels=CLASSES)
+
+
+def test_a_model_with_tensors_that_do_not_belong_is_refused(their_model, tmp_path):
+    change_tensors(
+        their_model / "model.safetensors", lambda tensors: tensors.update({"classifier.extra": torch.ones(2)})
+    )
+    with pytest.raises(nt.ArtifactError, match="1 tensor that do not belong"):
+        nt.convert(their_model, tmp_path / "ours")
+
+
+def test_a_model_that_answers_in_tuples_is_read(make_checkpoint, tmp_path):
+    network, tokenizer = whole_model(make_checkpoint("bert"), "sequence", tmp_path / "theirs")
+    change_json(tmp_path / "theirs" / "config.json", return_dict=False)
+    nt.convert(tmp_path / "theirs", tmp_path / "ours")
+    check_answers(tmp_path / "ours", network, tokenizer, "sequence")
+
+
 def test_a_base_is_no_model(checkpoint, tmp_path):
     with pytest.raises(NlpTransferError, match="is no ForSequenceClassification"):
         nt.convert(checkpoint, tmp_path / "ours")
@@ -226,7 +322,7 @@ def test_a_base_is_no_model(checkpoint, tmp_path):
 
 def test_a_model_of_which_a_part_of_the_head_is_missing_is_refused(their_model, make_checkpoint, tmp_path):
     change_tensors(their_model / "model.safetensors", drop("classifier"))
-    with pytest.raises(nt.ArtifactError, match=r"lacks classifier.* of the head"):
+    with pytest.raises(nt.ArtifactError, match=r"lacks the last layer of the head.*classifier"):
         nt.convert(their_model, tmp_path / "ours")
     whole_model(make_checkpoint("bert"), "sequence", tmp_path / "other")
     change_tensors(tmp_path / "other" / "model.safetensors", drop("pooler"))
@@ -238,6 +334,7 @@ def test_settings_that_do_not_fit_are_refused(theirs, their_model, checkpoint, t
     for source, options, reason in (
         (theirs, {"labels": ["a", "b"]}, "must be 3 different names, got 2"),
         (theirs, {"labels": ["a", "b", "b"]}, "must be 3 different names"),
+        (theirs, {"labels": ["a", "b", "c", "c"]}, "must be 3 different names"),
         (their_model, {"checkpoint": checkpoint}, "need no base"),
         (their_model, {"multi_label": True}, "tags words"),
     ):

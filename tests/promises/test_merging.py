@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 
 import pytest
@@ -190,15 +192,63 @@ def test_a_union_head_gives_each_parents_answers_on_its_labels(make_checkpoint, 
         assert predictor.task.thresholds == pytest.approx([0.3] * 4 + [0.6] * 4)
 
 
-def test_encoders_that_differ_are_compared_and_refused_where_answers_change(checkpoint, tmp_path, capsys):
-    first = make_adapter(checkpoint, tmp_path / "first", 0)
-    second = make_adapter(checkpoint, tmp_path / "second", 4, seed=3)
-    with pytest.raises(nt.ArtifactError, match=r"fewer than --min-agreement .*AdapterBank"):
-        nt.merge([first, second], tmp_path / "union", union_head=True, min_agreement=1.1)
+def several_samples(folder, texts):
+    """Its manifest holds one; what is predicted of them is not looked at."""
+    path = folder / "manifest.json"
+    raw = json.loads(path.read_text())
+    (sample,) = raw["samples"]
+    raw["samples"] = [{**sample, "text": text, "words": text.split()} for text in texts]
+    path.write_text(json.dumps(raw))
+    return folder
+
+
+def agreeing(parent, union):
+    """Of its samples: those that nt.load answers with the same labels, looking at the parent's alone."""
+    theirs, ours = nt.load(parent), nt.load(union)
+    texts = [sample["text"] for sample in json.loads((parent / "manifest.json").read_text())["samples"]]
+    names = theirs.task.labels.names
+    found = [max(names, key=lambda name: one.probabilities[name]) for one in ours.predict(texts)]
+    return sum(a == b.label for a, b in zip(found, theirs.predict(texts), strict=True))
+
+
+@pytest.mark.parametrize("long_texts", ["head", "windows"])
+def test_encoders_that_differ_are_compared_and_refused_where_answers_change(checkpoint, tmp_path, capsys, long_texts):
+    texts = [text for text, _ in REVIEWS[:12]] + ["lovely " * 90 + "awful " * 90]
+    folders = [
+        several_samples(make_adapter(checkpoint, tmp_path / str(number), number, seed=number + 3), texts)
+        for number in (0, 4)
+    ]
+    for folder in folders:
+        raw = json.loads((folder / "manifest.json").read_text())
+        raw["task"]["long_texts"] = long_texts
+        (folder / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(nt.ArtifactError, match=r"fewer than --min-agreement 1 .*AdapterBank"):
+        nt.merge(folders, tmp_path / "union", union_head=True)
     assert not (tmp_path / "union").exists()
-    nt.merge([first, second], tmp_path / "union", union_head=True, min_agreement=0)
-    assert "of its 1 sample get the same labels" in capsys.readouterr().err
-    assert nt.load(tmp_path / "union").labels == ("A0", "B0", "A4", "B4")
+    capsys.readouterr()
+    union = nt.merge(folders, tmp_path / "union", union_head=True, min_agreement=0)
+    said = re.findall(r"(\d+) of its (\d+) samples", capsys.readouterr().err)
+    assert said == [(str(agreeing(folder, union)), str(len(texts))) for folder in folders]
+    assert nt.load(union).labels == ("A0", "B0", "A4", "B4")
+
+
+def test_without_samples_nothing_is_taken_for_compared(checkpoint, tmp_path):
+    folders = [several_samples(make_adapter(checkpoint, tmp_path / str(i), i, "head"), []) for i in (0, 4)]
+    with pytest.raises(nt.ArtifactError, match="holds no samples to compare"):
+        nt.merge(folders, tmp_path / "union", union_head=True)
+    for least in (-1, 2, float("nan")):
+        with pytest.raises(nt.ConfigError, match="min_agreement must be from 0 to 1"):
+            nt.merge(folders, tmp_path / "union", union_head=True, min_agreement=least)
+    assert nt.merge(folders, tmp_path / "union", union_head=True, min_agreement=0).exists()
+
+
+def test_thresholds_of_a_label_of_both_are_those_of_the_union_when_answers_are_compared(checkpoint, tmp_path):
+    """The encoder is the same, so only a threshold between both can change an answer."""
+    folders = [
+        output_alone(checkpoint, tmp_path / str(number), 2, threshold) for number, threshold in ((0, 0.01), (1, 0.99))
+    ]
+    with pytest.raises(nt.ArtifactError, match="fewer than --min-agreement"):
+        nt.merge(folders, tmp_path / "union", union_head=True)
 
 
 def test_a_label_of_both_parents_keeps_its_place_and_is_averaged():
