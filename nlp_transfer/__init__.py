@@ -27,10 +27,13 @@ if TYPE_CHECKING:
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         DataError as DataError,
+        HubError as HubError,
         Interrupted as Interrupted,
         NlpTransferError as NlpTransferError,
         TrainingError as TrainingError,
     )
+    from nlp_transfer.hub.pull import pull as pull
+    from nlp_transfer.hub.push import push as push
     from nlp_transfer.inference.bank import AdapterBank as AdapterBank
     from nlp_transfer.inference.predictor import Predictor as Predictor, load as load
     from nlp_transfer.inference.texts import Entity as Entity
@@ -71,6 +74,7 @@ PUBLIC = {
     "errors": (
         "ArtifactError",
         "BusyError",
+        "HubError",
         "CheckpointError",
         "ConfigError",
         "DataError",
@@ -78,6 +82,8 @@ PUBLIC = {
         "NlpTransferError",
         "TrainingError",
     ),
+    "hub.pull": ("pull",),
+    "hub.push": ("push",),
     "inference.bank": ("AdapterBank",),
     "inference.predictor": ("Predictor", "load"),
     "inference.texts": ("Entity",),

@@ -11,6 +11,7 @@ import tyro
 
 from nlp_transfer import __version__
 from nlp_transfer.commands.making import convert, export, merge
+from nlp_transfer.commands.sharing import pull, push
 from nlp_transfer.commands.training import check, copy_recipe, list_recipes, run_recipe
 from nlp_transfer.commands.using import evaluate, predict, serve
 from nlp_transfer.launching import guarded, one_line_errors
@@ -26,6 +27,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "convert": convert,
     "serve": serve,
+    "push": push,
+    "pull": pull,
 }
 
 

@@ -55,6 +55,12 @@ class BusyError(NlpTransferError, RuntimeError):
     exit_code = EXIT_FAILURE
 
 
+class HubError(NlpTransferError, RuntimeError):
+    """The Hub did not answer, or not as it should; the same command goes on."""
+
+    exit_code = EXIT_FAILURE
+
+
 class TrainingError(NlpTransferError, RuntimeError):
     """A run cannot go on."""
 

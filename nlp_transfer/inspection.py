@@ -66,13 +66,15 @@ def refuse_odd_files(folder: Path) -> None:
 def refuse_links(folder: Path) -> None:
     """Raises ArtifactError for what is no plain file of this folder.
 
-    The Hub's cache holds links to its own store: they lead to ``blobs``, beside ``snapshots``.
+    The Hub's cache holds links to its own stores: ``blobs`` beside ``snapshots``, and beside all repositories.
     """
     own = folder.resolve()
-    store = own.parent.parent / "blobs" if own.parent.name == "snapshots" else own
+    repository = own.parent.parent
+    is_cached = own.parent.name == "snapshots" and repository.name.startswith("models--")
+    stores = {own} | ({repository / "blobs", repository.parent / "blobs"} if is_cached else set())
     for path in folder.rglob("*"):
         target = path.resolve()
-        if path.is_symlink() and own not in target.parents and store not in target.parents:
+        if path.is_symlink() and not stores & {*target.parents}:
             raise ArtifactError(f"{path} leads out of its folder. Get the folder again from where it was made.")
         mode = target.stat().st_mode if target.exists() else 0
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

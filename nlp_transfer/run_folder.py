@@ -4,6 +4,7 @@ config.json        the command and every setting as given
 splits.json        which examples were held out
 data.json          what reading and the check before the run saw
 log.jsonl          what was chosen where a setting left it open; then a line a step, a line an epoch
+summary.json       what a model card says of the run
 metrics.json       scores of the part that the run is judged by; written last: with it the run is finished
 predictions.jsonl  every example of that part with its prediction
 curves.png, confusion.png, report.md
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 
+from nlp_transfer.adapters.lora import adapter_settings
 from nlp_transfer.adapters.trainable import count_parameters
 from nlp_transfer.artifacts import refuse_other_content
 from nlp_transfer.checking.check import check_briefly, described
@@ -36,7 +38,6 @@ from nlp_transfer.data.splits import Splits
 from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
-from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
@@ -53,6 +54,7 @@ from nlp_transfer.training.log import (
     PREDICTIONS_FILE,
     REPORT_FILE,
     SPLITS_FILE,
+    SUMMARY_FILE,
     TIMES_FILE,
     refuse_finished,
     staged,
@@ -91,8 +93,15 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
         write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
         write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
         seen = [sizes, *splits.notes, *map(described, findings)]
-        write_json(staged(run_dir / DATA_FILE), seen)
+        write_json(
+            staged(run_dir / DATA_FILE), {"notes": seen, "parts": {name: described_part(parts[name]) for name in parts}}
+        )
     processes().wait_for_everyone()
+
+
+def described_part(part: Any) -> dict[str, Any]:
+    """How much it holds, of which file, and the sha256 of what was read, where it was read from a file."""
+    return {"examples": len(part), "file": part[0].source.file, "sha256": getattr(part, "fingerprint", None)}
 
 
 def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
@@ -104,7 +113,9 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         write_lines(run_dir / PREDICTIONS_FILE, records)
         draw_curves(log, log[0]["plan"]["selection_metric"], run_dir / CURVES_FILE)
         draw_confusion(evaluation.score.confusion, run_dir / CONFUSION_FILE, f"the {evaluation.part} part")
-        report = write_report(run_dir, model, evaluation, log, records)
+        summary = summary_of(run_dir, model, evaluation, log)
+        write_json(run_dir / SUMMARY_FILE, summary)
+        report = write_report(run_dir, model, evaluation, summary, records)
         replace_file(run_dir / REPORT_FILE, report.encode())
         RECEIVED.is_late = True  # with the next file the run is finished
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
@@ -130,21 +141,39 @@ def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any], records: Sequ
     say(f"Next:   nlp-transfer predict {model} {what}")
 
 
+def summary_of(
+    run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], log: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What was trained, on what, how long, and how it does, as plain values."""
+    trainable, total = count_parameters(model.network)
+    last = read_lines(run_dir / TIMES_FILE)[-1]
+    return {
+        "command": json.loads((run_dir / CONFIG_FILE).read_text("utf-8"))["command"],
+        "data": json.loads((run_dir / DATA_FILE).read_text("utf-8"))["parts"],
+        "adapter": adapter_settings(model),
+        "weights": {"trained": trainable, "all": total},
+        "plan": log[0]["plan"],
+        "steps": last["step"],
+        "steps_skipped": sum(1 for line in log if line.get("skipped")),
+        "seconds": last["seconds"],
+        "machine": machine(),
+        "part": evaluation.part,
+        "per_label": [row._asdict() for row in evaluation.score.per_label],
+    }
+
+
 def write_report(
     run_dir: Path,
     model: Model,
     evaluation: Evaluation[Any, Any],
-    log: list[dict[str, Any]],
+    summary: Mapping[str, Any],
     records: list[dict[str, Any]],
 ) -> str:
     """The page a person reads first: scores, labels, errors, settings."""
-    settings = json.loads((run_dir / CONFIG_FILE).read_text("utf-8"))
-    trainable, total = count_parameters(model.network)
-    manifest = run_dir / "model" / MANIFEST_FILE
-    size = sum(path.stat().st_size for path in manifest.parent.iterdir()) / 2**20
-    last, plan = read_lines(run_dir / TIMES_FILE)[-1], log[0]["plan"]
+    trainable, total = summary["weights"]["trained"], summary["weights"]["all"]
+    size = sum(path.stat().st_size for path in (run_dir / "model").iterdir()) / 2**20
+    plan, skipped = summary["plan"], summary["steps_skipped"]
     scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
-    skipped = sum(1 for line in log if line.get("skipped"))
     wrong = [record for record in records if not record["correct"]]
     sections = [
         f"# {run_dir.name}",
@@ -158,15 +187,16 @@ def write_report(
         f"(all are in `{PREDICTIONS_FILE}`):",
         "\n".join(show_error(record) for record in wrong[:NUM_WRONG_SHOWN]),
         "## The data",
-        "\n".join(f"- {line}" for line in json.loads((run_dir / DATA_FILE).read_text("utf-8"))),
+        "\n".join(f"- {line}" for line in json.loads((run_dir / DATA_FILE).read_text("utf-8"))["notes"]),
         "## How it was made",
         f"- Checkpoint `{model.origin.name}`, revision {model.origin.revision or 'none (local)'}, weights sha256 "
         f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "
         f"trained, {size:.1f} MiB saved\n- {plan['num_epochs']} epochs planned, peak learning rate "
         f"{plan['learning_rate']:.1e}, {plan['mixed_precision']} precision, {plan['padding_share']:.1%} padding, "
-        f"{plan['examples_cut']:,} training examples cut\n- {last['step']:,} steps"
-        f"{f' ({skipped:,} changed no weight)' if skipped else ''} in {last['seconds']:,.0f} s on {machine()}",
-        f"```\n{settings['command']}\n```",
+        f"{plan['examples_cut']:,} training examples cut\n- {summary['steps']:,} steps"
+        f"{f' ({skipped:,} changed no weight)' if skipped else ''} in {summary['seconds']:,.0f} s on "
+        f"{summary['machine']}",
+        f"```\n{summary['command']}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 

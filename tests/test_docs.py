@@ -42,8 +42,10 @@ TINY = "FacebookAI/roberta-base"
 FAST = ["--checkpoint", TINY, "--training.num-epochs", "1", "--training.mixed-precision", "no"]
 """Appended to every command that trains; everything else is as the page has it."""
 
-RUN_PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted(PROJECT.glob("docs/*.md"))
-PAGES = [*RUN_PAGES, PROJECT / "CHANGELOG.md", PROJECT / "recipes" / "README.md"]
+RUN_PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted(
+    page for page in PROJECT.glob("docs/*.md") if page.name != "publishing.md"
+)
+PAGES = [*RUN_PAGES, PROJECT / "docs" / "publishing.md", PROJECT / "CHANGELOG.md", PROJECT / "recipes" / "README.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z]")
@@ -372,6 +374,8 @@ def test_every_flag_on_a_page_exists(desk, run, capsys):
         "merge",
         "export",
         "convert",
+        "push",
+        "pull",
         "serve",
     ):
         run(f"nlp-transfer {command} --help")

@@ -18,6 +18,7 @@ from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
 from nlp_transfer.errors import ConfigError, DataError, NlpTransferError, did_you_mean, quoted
+from nlp_transfer.hub.pull import local_folder
 from nlp_transfer.inference.bank_layers import Call, LowRank, calling, ranks_of, stacked, taken_out
 from nlp_transfer.inference.base import Base, Part
 from nlp_transfer.inference.heads import head_logits
@@ -274,7 +275,9 @@ class AdapterBank:
                     raise ConfigError(f"The name of an adapter must be a word, got {name!r}.")
                 refuse(name)
             base = self._base or Base()
-            parts = {name: base.read(model_folder(folder), checkpoint) for name, folder in folders.items()}
+            parts = {
+                name: base.read(model_folder(local_folder(folder)), checkpoint) for name, folder in folders.items()
+            }
             self._base, self._now = base, rebuilt(self._now, parts, without=set(parts))
 
 

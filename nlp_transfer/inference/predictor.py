@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import ConfigError, DataError, counted, needing
+from nlp_transfer.hub.pull import local_folder
 from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.manifest import ONNX_FILES
 from nlp_transfer.reporting.progress import Bar, progress_bar
@@ -28,13 +29,14 @@ CHUNK = 1024
 """Texts of a stream that are predicted together; memory does not grow with the stream."""
 
 
-def load(folder: str | Path, *, checkpoint: str | None = None) -> Predictor:
-    """A predictor from the model folder of a finished run.
+def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | None = None) -> Predictor:
+    """A predictor from the model folder of a finished run, or a repository on the Hub ("user/name", with ``revision``
+    or @revision if wanted), whose files are compared with their hashes.
 
     The base is the checkpoint it was trained on, or ``checkpoint``, any spelling of one with the same weights. Raises
     ArtifactError when the folder is damaged or the base is another one.
     """
-    found = model_folder(Path(folder))
+    found = model_folder(local_folder(folder, revision))
     if (found / ONNX_FILES[1]).is_file():
         with needing("onnx"):
             from nlp_transfer.inference.onnx import load_onnx

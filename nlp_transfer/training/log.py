@@ -26,6 +26,7 @@ TIMES_FILE = "times.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.md"
 CURVES_FILE, CONFUSION_FILE = "curves.png", "confusion.png"
+SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.json"
 """Its presence says that a run is finished."""
 
@@ -49,7 +50,15 @@ class Log:
         if self._writes:
             self._run_dir.mkdir(parents=True, exist_ok=True)
             remove_checkpoints(self._run_dir)
-            for name in (METRICS_FILE, REPORT_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, TIMES_FILE):
+            for name in (
+                METRICS_FILE,
+                SUMMARY_FILE,
+                REPORT_FILE,
+                PREDICTIONS_FILE,
+                CURVES_FILE,
+                CONFUSION_FILE,
+                TIMES_FILE,
+            ):
                 (self._run_dir / name).unlink(missing_ok=True)
             self._take_over(b"")
 

@@ -1,0 +1,62 @@
+"""Models on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+
+def push(
+    folder: Positional[Path],
+    repo: Positional[str],
+    public: bool = False,
+    dry_run: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    pull_request: bool = False,
+    message: str = "Upload a model of nlp-transfer",
+    licence: Annotated[str | None, tyro.conf.arg(aliases=["--license"])] = None,
+    base_model: str | None = None,
+) -> None:
+    """Put a model on the Hub, with a card: its own files and nothing else of the run; prints the commit.
+
+    Args:
+        folder: Folder of a run, or its model.
+        repo: Repository, as user/name; made if it is not there.
+        public: Let everybody see it; a new repository is private otherwise.
+        dry_run: List what would be sent, print the card, and send nothing.
+        revision: Branch, made if it is not there.
+        tag: Name for the commit.
+        pull_request: Propose it in a pull request.
+        message: First line of the commit.
+        licence: Of the model, such as apache-2.0, for the card.
+        base_model: Hub id of the base, as org/name or org/name@revision, where it was trained from a folder.
+    """
+    from nlp_transfer.hub.push import push as push_model
+
+    settings = {"public": public, "dry_run": dry_run, "revision": revision, "tag": tag, "pull_request": pull_request}
+    settings |= {"message": message, "licence": licence, "base_model": base_model}
+    if commit := push_model(folder, repo, **settings):  # type: ignore[arg-type]
+        print(commit)
+
+
+def pull(
+    repo: Positional[str],
+    output: Positional[Path | None] = None,
+    revision: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Get a model from the Hub, every file compared with its hash; prints the folder.
+
+    Args:
+        repo: Repository, as user/name or user/name@revision.
+        output: Folder to write; if not given, it stays in the cache.
+        revision: Branch, tag or commit.
+        overwrite: Replace a model that stands there.
+    """
+    from nlp_transfer.hub.pull import pull as pull_model
+
+    print(pull_model(repo, output, revision=revision, overwrite=overwrite))

@@ -1,0 +1,118 @@
+"""A model from the Hub, in its cache: pinned to a commit, each file compared with the hash that the Hub keeps of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+
+from nlp_transfer.artifacts import refuse_existing
+from nlp_transfer.errors import ArtifactError, ConfigError, HubError
+from nlp_transfer.hub.content import Remote, is_same, look_at
+from nlp_transfer.hub.patience import persistently
+from nlp_transfer.hub.published import CARD_FILE, HUB_ID
+from nlp_transfer.hub.push import BYTES_A_SECOND, PATIENCE
+from nlp_transfer.inspection import read_json
+from nlp_transfer.manifest import MANIFEST_FILE
+from nlp_transfer.reporting.progress import say
+
+MOST_BYTES = 2**33
+"""Of a model's files together."""
+
+
+def pull(repo: str, output: Path | None = None, *, revision: str | None = None, overwrite: bool = False) -> Path:
+    """The model folder of ``repo`` ("user/name") at a branch, tag or commit; in the cache, or copied to ``output``.
+
+    Without a network, what the cache has of that revision. Raises ConfigError for a repository that cannot be read,
+    ArtifactError for files that are not what the Hub says they are, HubError where it does not answer.
+    """
+    if output is not None:
+        refuse_existing(output, overwrite=overwrite)
+    name, _, at = repo.partition("@")
+    if not HUB_ID.fullmatch(name):
+        raise ConfigError(f"A repository is named 'user/name', got '{repo}'.")
+    folder = (
+        from_cache(name, revision or at or None) if constants.HF_HUB_OFFLINE else from_hub(name, revision or at or None)
+    )
+    if output is None:
+        return folder
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.copytree(folder, output)  # the files themselves, where the cache holds links
+    return output
+
+
+def local_folder(model: str | Path, revision: str | None = None) -> Path:
+    """A folder as it is; the name of a repository pulled. Raises ConfigError for a revision of a folder."""
+    path = Path(model).expanduser()
+    looks_local = str(model).startswith((".", "/", "~")) or path.exists()
+    name, _, _ = str(model).partition("@")
+    if looks_local or not HUB_ID.fullmatch(name) or name.count("/") != 1:
+        if revision is not None:
+            raise ConfigError(f"revision belongs to a repository on the Hub, and {model} is a folder.")
+        return path
+    return pull(str(model), revision=revision)
+
+
+def from_hub(name: str, revision: str | None) -> Path:
+    api, what = HfApi(), f"pull of {name}"
+    remote = persistently(what, lambda: look_at(api, name, revision), seconds=PATIENCE)
+    if MANIFEST_FILE not in remote.hashes:
+        raise ArtifactError(
+            f"{name} has no {MANIFEST_FILE}, so it is no model of nlp-transfer. `nlp-transfer convert` makes one of it."
+        )
+    note_commit(name, revision or constants.DEFAULT_REVISION, remote.commit)
+    manifest = read_json(fetch(name, remote, [MANIFEST_FILE], what) / MANIFEST_FILE)
+    listed = manifest.get("sha256")
+    names = [name for name in remote.hashes if isinstance(listed, dict) and name in listed]
+    return fetch(name, remote, [MANIFEST_FILE, *names, *({CARD_FILE} & remote.hashes.keys())], what)
+
+
+def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
+    """The folder of the commit in the cache, with these files in it.
+
+    Neither way of download compares hashes: not LFS over http, and not Xet.
+    """
+    size = sum(remote.sizes[file] for file in files)
+    if size > MOST_BYTES:
+        raise ArtifactError(f"{name} has {size:,} bytes; at most {MOST_BYTES:,} are pulled.")
+    folder = Path(
+        persistently(
+            what,
+            lambda: snapshot_download(name, revision=remote.commit, allow_patterns=files),
+            seconds=PATIENCE + size / BYTES_A_SECOND,
+        )
+    )
+    for file in files:
+        if not (folder / file).is_file() or not is_same(folder / file, remote.hashes[file]):
+            (folder / file).resolve().unlink(missing_ok=True)  # or the cache would give it again
+            raise ArtifactError(f"{name}: {file} came changed (its hash is not what the Hub says). Pull it again.")
+    return folder
+
+
+def from_cache(name: str, revision: str | None) -> Path:
+    """Without a network. The cache names each file by its hash, and the manifest is held against that."""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[MANIFEST_FILE]))
+    except LocalEntryNotFoundError as error:
+        where = f"{name}@{revision}" if revision else name
+        raise HubError(
+            f"{where} is not in the cache, and HF_HUB_OFFLINE is set. Pull it once with a network."
+        ) from error
+    manifest = folder / MANIFEST_FILE
+    if manifest.is_symlink() and not is_same(manifest, manifest.readlink().name):
+        raise ArtifactError(f"{manifest} was changed since it was pulled. Remove it, and pull it again.")
+    return folder
+
+
+def note_commit(name: str, revision: str, commit: str) -> None:
+    """Where a branch or tag stands, as the cache keeps it: for work without a network, and to see that it moved."""
+    path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", revision)
+    before = path.read_text("utf-8") if path.is_file() else commit
+    if before != commit:
+        say(f"{name}: {revision} has moved since it was last pulled, from {before[:12]} to {commit[:12]}.")
+    if revision != commit:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit, "utf-8")

@@ -1,0 +1,339 @@
+"""A model that was pushed answers the same in somebody else's process, and nothing else left this machine.
+
+The server is tests/hub_server: it speaks the Hub's protocol, and is not the Hub.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+import nlp_transfer as nt
+from nlp_transfer.hub.leaks import without_folders
+from tests.hub_server.checked import create, sound
+from tests.hub_server.faults import Fault
+from tests.processes import PROJECT, environment, nlp_transfer
+
+pytestmark = pytest.mark.enable_socket  # the loopback only
+REPO, BASE = "alice/mood", "alice/tiny-bert"
+FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
+TEXTS = ["a great film", "awful, just awful"]
+TOKEN = "hf_" + "Aq3x" * 9
+SENT = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "manifest.json",
+    "curves.png",
+    "confusion.png",
+}
+
+
+@pytest.fixture(scope="module")
+def run_dir(checkpoint, tsv, tmp_path_factory) -> Path:
+    """A finished run, with what nobody should get lying in it."""
+    folder = tmp_path_factory.mktemp("runs") / "reviews"
+    done = nlp_transfer(
+        "run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--run-dir", folder, *FAST
+    )
+    assert done.returncode == 0, done.stderr
+    for place in (folder, folder / "model"):
+        (place / ".env").write_text(f"HF_TOKEN={TOKEN}")
+        (place / "data.csv").write_text("canary,canary\n")
+        (place / "optimizer.safetensors").write_bytes(b"canary")
+        (place / "notes.txt").write_text(f"canary in {Path.home()}/notes")
+    return folder
+
+
+@pytest.fixture
+def tell(tmp_path):
+    """Run the command as a user of this hub, with an empty cache each time unless ``home`` names one."""
+    number = 0
+
+    def run(hub, *words, token="hf_alice_write", home=None, **variables):
+        nonlocal number
+        number += 1
+        own = hub.client_environment(home or tmp_path / f"home-{number}", token) | variables
+        return subprocess.run(
+            [sys.executable, *(["-m", "nlp_transfer", *map(str, words)] if words[0] != "-c" else words)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment() | own,
+            timeout=120,
+            cwd=tmp_path,
+        )
+
+    return run
+
+
+def put_base(hub, checkpoint) -> str:
+    """The base, on the Hub as well; gives its commit."""
+    assert create(hub, BASE.partition("/")[2]) == 200
+    files = {path.name: path.read_bytes() for path in Path(checkpoint).iterdir() if path.is_file()}
+    return hub.move_branch(BASE, files=files)
+
+
+def blocks(card: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+
+
+def answers(done) -> list[dict]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("xet", "https"),
+    [
+        pytest.param(True, False, id="xet, http"),
+        pytest.param(False, True, id="lfs, https", marks=pytest.mark.slow),
+        pytest.param(True, True, id="xet, https", marks=pytest.mark.slow),
+        pytest.param(False, False, id="lfs, http", marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_pushed_answers_the_same_elsewhere(run_dir, checkpoint, tell, tmp_path, xet, https):
+    with sound(tmp_path / "hub", xet=xet, https=https) as hub:
+        base = f"{BASE}@{put_base(hub, checkpoint)}"
+        pushed = tell(hub, "push", run_dir, REPO, "--base-model", base, "--license", "mit", "--tag", "v1")
+        assert pushed.returncode == 0, pushed.stderr
+        assert pushed.stdout.strip() == hub.commits(REPO)[0]
+        assert hub.files(REPO).keys() == SENT | {".gitattributes"}
+        assert not [request for request in hub.requests if b"canary" in request.body or TOKEN.encode() in request.body]
+        assert not [request for request in hub.requests if str(Path.home()).encode() + b"/" in request.body]
+        here = answers(nlp_transfer("predict", run_dir / "model", *TEXTS))
+        there = answers(tell(hub, "predict", REPO, *TEXTS))
+        assert there == here
+        assert answers(tell(hub, "predict", f"{REPO}@v1", TEXTS[0])) == here[:1]
+        check_card(hub.files(REPO)["README.md"].decode(), tell, hub, here)
+
+
+def check_card(card, tell, hub, here):
+    """It holds no placeholder, its metadata are read by the Hub's own library, and its snippets run as they stand."""
+    assert not re.search(r"\[More Information Needed\]|to be filled|\bNone\b", card)
+    data = ModelCard(card).data
+    assert (data.license, data.base_model, data.library_name, data.base_model_relation) == (
+        "mit",
+        BASE,
+        "peft",
+        "adapter",
+    )
+    assert (data.pipeline_tag, data.model_name) == ("text-classification", "mood")
+    metrics = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert metrics.keys() == {"accuracy", "macro_f1", "weighted_f1"}
+    for words in ("## Limits", "## Data", "sha256", "## How it was made", "nlp-transfer run", "examples", "![Curves]"):
+        assert words in card
+    ours, plain = blocks(card)
+    text = json.loads(re.search(r"predict\((\".*\")\)", ours)[1])
+    told = tell(hub, "-c", ours)
+    assert told.returncode == 0, told.stderr
+    plain_told = tell(hub, "-c", plain)
+    assert plain_told.returncode == 0, plain_told.stderr
+    found = ast.literal_eval(plain_told.stdout)
+    expected = answers(tell(hub, "predict", REPO, text))[0]["probabilities"]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+FAULTS = {
+    "once 5xx": [Fault("status", r"/commit/main$", "POST", 503)],
+    "too many requests": [Fault("status", r"/commit/main$", "POST", 429, headers={"Retry-After": "1"})],
+    "reset": [Fault("reset", r"/commit/main$", "POST")],
+    "an answer cut short": [Fault("truncated", r"/commit/main$", "POST")],
+    "a lost answer": [Fault("lost_answer", r"/commit/main$", "POST")],
+    "a lost answer on making it": [Fault("lost_answer", r"/api/repos/create$", "POST")],
+    "an upload that fails": [Fault("status", r"/_storage/", "PUT", 500)] * 6,
+}
+
+
+QUICK = {"a lost answer"}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in FAULTS])
+def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_path, kind):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        hub.faults.extend(FAULTS[kind])
+        home = tmp_path / "home"
+        pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE, home=home)
+        assert pushed.returncode == 0, pushed.stderr
+        assert re.search("trying again in|Retrying in", pushed.stderr)  # ours, or the client's own
+        assert len(hub.commits(REPO)) == 2  # the first is the Hub's own
+        assert hub.files(REPO).keys() == SENT | {".gitattributes"}
+        again = tell(hub, "push", run_dir, REPO, "--base-model", BASE, home=home)
+        assert (again.returncode, again.stdout) == (0, pushed.stdout)
+        assert len(hub.commits(REPO)) == 2
+
+
+@pytest.mark.slow
+def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir, tell, tmp_path):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        back = hub.down(8)
+        pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
+        back.join()
+        assert pushed.returncode == 0, pushed.stderr
+        hub.move_branch(REPO)
+        again = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
+        assert again.returncode == 0, again.stderr
+        assert "elsewhere.txt" in hub.files(REPO)
+        assert len(hub.commits(REPO)) == 3
+
+
+REFUSALS = {
+    "no token": ({"token": ""}, [], "There is no token for the Hub. Log in with `hf auth login`"),
+    "a wrong token": ({"token": "hf_nobody"}, [], "does not take the token"),
+    "a token that only reads": ({"token": "hf_alice_read"}, [], "The token needs the right to write there"),
+    "somebody else's name": ({"token": "hf_bob_write"}, [], "The token needs the right to write there"),
+    "a full quota": ({}, [Fault("quota", r"/commit/main$", "POST")], "storage limit"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(run_dir, tell, tmp_path, kind):
+    options, faults, reason = REFUSALS[kind]
+    with sound(tmp_path / "hub", xet=False) as hub:
+        hub.faults.extend(faults)
+        done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, **options)
+        assert done.returncode in (1, 2)
+        assert re.search(reason, done.stderr), done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        if kind == "a full quota":
+            assert hub.files(REPO).keys() == {".gitattributes"}
+
+
+@pytest.mark.slow
+def test_what_is_public_is_pushed_to_only_if_asked_for(run_dir, tell, tmp_path):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        create(hub, "mood")
+        done = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
+        assert (done.returncode, "Pass --public" in done.stderr) == (2, True)
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--public").returncode == 0
+        stranger = tell(hub, "pull", REPO, token="")
+        assert stranger.returncode == 0, stranger.stderr
+
+
+@pytest.mark.slow
+def test_branches_and_pull_requests_get_it_once(run_dir, tell, tmp_path):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        for _ in range(2):
+            done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--revision", "try/one")
+            assert done.returncode == 0, done.stderr
+        assert hub.files(REPO).keys() == {".gitattributes"}
+        assert hub.files(REPO, "try/one").keys() == SENT | {".gitattributes"}
+        for _ in range(2):
+            done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--pull-request")
+            assert done.returncode == 0, done.stderr
+        assert hub.files(REPO).keys() == {".gitattributes"}
+        assert hub.files(REPO, "refs/pr/1").keys() == SENT | {".gitattributes"}
+        assert not (hub.repository(REPO).folder / "refs" / "pr" / "2").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
+def test_a_byte_that_came_changed_is_seen_and_not_kept(run_dir, tell, tmp_path, xet):
+    with sound(tmp_path / "hub", xet=xet) as hub:
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
+        hub.corrupt(REPO, "adapter_model.safetensors")
+        home = tmp_path / "home"
+        for _ in range(2):
+            done = tell(hub, "pull", REPO, home=home)
+            assert (done.returncode, "adapter_model.safetensors came changed" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_branch_that_moved_is_said_and_a_commit_stays(run_dir, tell, tmp_path):
+    home = tmp_path / "home"
+    with sound(tmp_path / "hub", xet=False) as hub:
+        first = tell(hub, "push", run_dir, REPO, "--base-model", BASE).stdout.strip()
+        assert "moved" not in tell(hub, "pull", REPO, home=home).stderr
+        second = hub.move_branch(REPO)
+        done = tell(hub, "pull", REPO, home=home)
+        assert f"main has moved since it was last pulled, from {first[:12]} to {second[:12]}" in done.stderr
+        pinned = tell(hub, "pull", REPO, "copy", "--revision", first, home=home)
+        assert (pinned.returncode, pinned.stderr) == (0, "")
+        assert not (tmp_path / "copy" / "elsewhere.txt").exists()
+        offline = tell(hub, "pull", REPO, home=home, HF_HUB_OFFLINE="1")
+        assert offline.stdout == done.stdout, offline.stderr
+        nowhere = tell(hub, "pull", "alice/nothing", home=home, HF_HUB_OFFLINE="1")
+        assert (nowhere.returncode, "is not in the cache" in nowhere.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_pulled_is_a_line(run_dir, checkpoint, tell, tmp_path):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        put_base(hub, checkpoint)
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
+        for words, token, reason in (
+            (["pull", REPO], "", "no right to read it; log in with `hf auth login`"),
+            (["pull", REPO], "hf_bob_write", "no right to read it; check the name"),
+            (["pull", f"{REPO}@nowhere"], "hf_alice_write", "no such revision"),
+            (["pull", BASE], "hf_alice_write", "it is no model of nlp-transfer"),
+            (["pull", "no name"], "hf_alice_write", "is named 'user/name'"),
+            (["predict", REPO, "text", "--checkpoint", "alice/nothing"], "hf_alice_write", "could not be downloaded"),
+        ):
+            done = tell(hub, *words, token=token)
+            assert done.returncode in (1, 2)
+            assert reason in done.stderr
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_dry_run_lists_files_and_card_and_asks_nobody(run_dir, call, tmp_path):
+    code, out, err = call("push", run_dir, REPO, "--base-model", BASE, "--dry-run")
+    assert code == 0, err
+    assert {line.split()[-1] for line in out.splitlines() if " bytes  " in line} == SENT
+    assert "pipeline_tag: text-classification" in out
+
+
+@pytest.mark.parametrize(
+    "secret", [TOKEN, "AKIA" + "A1" * 8, "-----BEGIN RSA PRIVATE KEY-----", f"{Path.home()}/secret"]
+)
+def test_a_secret_in_what_would_be_sent_is_refused(run_dir, call, tmp_path, secret):
+    folder = shutil.copytree(run_dir / "model", tmp_path / "model")
+    raw = json.loads((folder / "manifest.json").read_text())
+    raw["samples"][0]["text"] = f"my key is {secret}"
+    (folder / "manifest.json").write_text(json.dumps(raw))
+    code, _, err = call("push", folder, REPO, "--base-model", BASE, "--dry-run")
+    assert (code, "so nothing was sent" in err) == (2, True)
+    assert len(err.splitlines()) == 1
+
+
+def test_a_base_that_nobody_else_has_is_asked_for(run_dir, call):
+    code, _, err = call("push", run_dir, REPO, "--dry-run")
+    assert (code, "Pass --base-model" in err) == (2, True)
+
+
+def test_names_that_are_none_are_refused(run_dir, call):
+    for name in ("mood", "a/b/c", "a b/c"):
+        code, _, err = call("push", run_dir, name, "--dry-run")
+        assert (code, "must be named 'user/name'" in err) == (2, True)
+
+
+def test_commands_lose_the_folders_of_this_machine():
+    command = "nlp-transfer run ner --train /home/me/private/train.conll --run-dir=~/runs/x --checkpoint org/name"
+    assert without_folders(command) == "nlp-transfer run ner --train train.conll --run-dir=x --checkpoint org/name"
+
+
+def test_a_revision_of_a_folder_is_refused(run_dir):
+    with pytest.raises(nt.ConfigError, match="belongs to a repository on the Hub"):
+        nt.load(run_dir, revision="main")
+
+
+@pytest.mark.slow
+def test_the_page_on_publishing_runs_as_it_stands(run_dir, tell, tmp_path, checkpoint):
+    """In the order of the page; only the names of user and base are put in."""
+    page = (PROJECT / "docs" / "publishing.md").read_text("utf-8").replace("me/mood", REPO)
+    shutil.copytree(run_dir, tmp_path / "runs" / "text_classification")
+    with sound(tmp_path / "hub", xet=False) as hub:
+        base = ["--base-model", f"{BASE}@{put_base(hub, checkpoint)}"]
+        for language, block in re.findall(r"```(sh|python)\n(.*?)\n```", page, re.DOTALL):
+            lines = [["-c", block]] if language == "python" else [shlex.split(line)[1:] for line in block.splitlines()]
+            for words in lines:
+                done = tell(hub, *words, *(base if words[0] == "push" else []))
+                assert done.returncode == 0, done.stderr
