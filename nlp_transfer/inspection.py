@@ -52,6 +52,9 @@ SIZED = {"r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"}
 PREFIX = "base_model.model."
 """Of every name in an adapter's file: PEFT's own wrapping."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+FLOATS = ("F32", "F16", "BF16")
+COUNTERS = ("I64", "I32")
+"""Of positions, as older checkpoints hold them beside their weights."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -113,8 +116,8 @@ def refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-def read_shapes(path: Path) -> Shapes:
-    """Of every tensor in a safetensors file, from its header. Raises ArtifactError for numbers that are no floats."""
+def read_shapes(path: Path, *, kinds_read: Sequence[str] = FLOATS) -> Shapes:
+    """Of every tensor in a safetensors file, from its header. Raises ArtifactError for numbers of other kinds."""
     try:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -122,8 +125,8 @@ def read_shapes(path: Path) -> Shapes:
             shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} is no whole safetensors file: {first_line(error)}") from error
-    if odd := [name for name, kind in kinds.items() if kind not in ("F32", "F16", "BF16")]:
-        raise ArtifactError(f"{path}: tensor '{odd[0]}' is of type {kinds[odd[0]]}; weights are F32, F16 or BF16.")
+    if odd := [name for name, kind in kinds.items() if kind not in kinds_read]:
+        raise ArtifactError(f"{path}: tensor '{odd[0]}' is of type {kinds[odd[0]]}; read are {', '.join(kinds_read)}.")
     return shapes
 
 

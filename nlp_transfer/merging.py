@@ -208,7 +208,7 @@ def refuse_other_choices(
     own = list(map(choice, task.predictions(probabilities(*parent, examples))))
     found = list(map(choice, restricted(union[1], task).predictions(among)))
     same = sum(a == b for a, b in zip(own, found, strict=True))
-    say(f"{folder}: {same} of its {counted(len(examples), 'sample')} get the same labels.")
+    say(f"{folder}: {same} of its {counted(len(examples), 'sample')} get the same labels, among its own.")
     if same < least * len(examples):
         raise ArtifactError(
             f"{folder}: under the labels of all, {same} of its {counted(len(examples), 'sample')} get the same labels, "

@@ -23,6 +23,8 @@ from nlp_transfer.converting.peft_adapters import from_peft
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.errors import ArtifactError, ConfigError
 from nlp_transfer.inspection import (
+    COUNTERS,
+    FLOATS,
     read_json,
     read_shapes,
     refuse_links,
@@ -78,7 +80,7 @@ def from_transformers(folder: Path, spelled: str, told: Told) -> tuple[Model, An
     config_path, weights_path = (folder / name for name in WHOLE_FILES)
     if not config_path.is_file() or not weights_path.is_file():
         raise ArtifactError(f"{folder} lacks {WHOLE_FILES[0]} or {WHOLE_FILES[1]}. A whole model has both in one file.")
-    raw, found = read_json(config_path), read_shapes(weights_path)
+    raw, found = read_json(config_path), read_shapes(weights_path, kinds_read=FLOATS + COUNTERS)
     refuse_odd_config(raw, config_path)
     head = head_of(raw, config_path)
     described_shapes(folder, TWO_LABELS, head, found)  # bounds what is made of the config from here on

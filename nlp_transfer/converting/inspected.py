@@ -19,6 +19,8 @@ from nlp_transfer.checkpoints import (
 from nlp_transfer.errors import ArtifactError, counted, first_line
 from nlp_transfer.fingerprints import hash_tokenizer
 from nlp_transfer.inspection import (
+    COUNTERS,
+    FLOATS,
     PREFIX,
     Shapes,
     read_json,
@@ -73,7 +75,9 @@ def inspected_base(spelled: str, head: HeadKind) -> PreTrainedConfig:
     refuse_other_folders(folder, spelled)
     path = folder / WHOLE_FILES[0]
     refuse_odd_config(read_json(path), path)
-    found = {name: shape for file in folder.glob("*.safetensors") for name, shape in read_shapes(file).items()}
+    found: Shapes = {}
+    for file in folder.glob("*.safetensors"):
+        found |= read_shapes(file, kinds_read=FLOATS + COUNTERS)
     refuse_larger(described_shapes(folder, TWO_LABELS, head, found), found, path)
     return read_config(folder)
 

@@ -7,10 +7,11 @@ manifest.json                  as in every model folder
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -119,8 +120,7 @@ def write_graph(model: Model, path: Path, *, int8: bool) -> None:
     shape = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     network = LogitsAlone(model.network.cpu().eval(), names)
     try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), quiet_transformers():
-            warnings.simplefilter("ignore")
+        with quiet_exporters(), quiet_transformers():
             torch.onnx.export(
                 network,
                 inputs,
@@ -136,8 +136,21 @@ def write_graph(model: Model, path: Path, *, int8: bool) -> None:
         kind = model.network.config.model_type
         raise ArtifactError(f"torch cannot export a {kind} model to ONNX: {first_line(error)[:200]}") from error
     if int8:
-        with redirect_stdout(StringIO()):
+        with quiet_exporters():
             quantize_dynamic(path, path, weight_type=QuantType.QInt8)
+
+
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """They tell users of libraries that are not installed, and of steps that are taken already."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 class OnnxNetwork(nn.Module):

@@ -269,6 +269,19 @@ def test_every_way_of_lora_that_is_read_gives_the_same_answers(make_checkpoint, 
     check_answers(tmp_path / "ours", network, tokenizer, "sequence")
 
 
+def test_counters_of_positions_that_older_checkpoints_hold_are_no_hindrance(make_checkpoint, tmp_path):
+    base = shutil.copytree(make_checkpoint("bert"), tmp_path / "base")
+    counters = {"bert.embeddings.position_ids": torch.arange(64)[None]}
+    change_tensors(base / "model.safetensors", lambda tensors: tensors.update(counters))
+    network, tokenizer = plain_adapter(base, "sequence", tmp_path / "theirs")
+    nt.convert(tmp_path / "theirs", tmp_path / "ours", labels=CLASSES)
+    check_answers(tmp_path / "ours", network, tokenizer, "sequence")
+    network, tokenizer = whole_model(base, "token", tmp_path / "whole")
+    change_tensors(tmp_path / "whole" / "model.safetensors", lambda tensors: tensors.update(counters))
+    nt.convert(tmp_path / "whole", tmp_path / "more")
+    check_answers(tmp_path / "more", network, tokenizer, "token")
+
+
 def test_a_config_beside_an_adapter_is_heeded(theirs, tmp_path, capsys):
     names = {"id2label": dict(enumerate(CLASSES)), "problem_type": "multi_label_classification"}
     (theirs / "config.json").write_text(json.dumps(names))
