@@ -45,9 +45,13 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
 
 
 def local_folder(model: str | Path, revision: str | None = None) -> Path:
-    """A folder as it is; the name of a repository pulled. Raises ConfigError for a revision of a folder."""
+    """A folder as it is; the name of a repository pulled. What begins with a folder that is here ("runs/modle") is a
+    path, though it may be misspelled. Raises ConfigError for a revision of a folder.
+    """
     path = Path(model).expanduser()
-    looks_local = str(model).startswith((".", "/", "~")) or path.exists()
+    looks_local = (
+        str(model).startswith((".", "/", "~")) or path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    )
     name, _, _ = str(model).partition("@")
     if looks_local or not HUB_ID.fullmatch(name) or name.count("/") != 1:
         if revision is not None:

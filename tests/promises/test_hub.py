@@ -150,16 +150,22 @@ FAULTS = {
     "an answer cut short": [Fault("truncated", r"/commit/main$", "POST")],
     "a lost answer": [Fault("lost_answer", r"/commit/main$", "POST")],
     "a lost answer on making it": [Fault("lost_answer", r"/api/repos/create$", "POST")],
-    "an upload that fails": [Fault("status", r"/_storage/", "PUT", 500)] * 6,
+    "a stale parent": [Fault("status", r"/commit/main$", "POST", 412, message="stale")],
+    "an upload that fails": [Fault("status", r"/_storage/|/_cas/.*/xorbs/", "PUT|POST", 502)] * 6,
 }
 
 
-QUICK = {"a lost answer"}
+QUICK = ("a lost answer", False)
+CASES = [
+    pytest.param(kind, xet, marks=[] if (kind, xet) == QUICK else pytest.mark.slow)
+    for kind in FAULTS
+    for xet in (False, True)
+]
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in FAULTS])
-def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_path, kind):
-    with sound(tmp_path / "hub", xet=False) as hub:
+@pytest.mark.parametrize(("kind", "xet"), CASES)
+def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_path, kind, xet):
+    with sound(tmp_path / "hub", xet=xet) as hub:
         hub.faults.extend(FAULTS[kind])
         home = tmp_path / "home"
         pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE, home=home)
@@ -175,7 +181,7 @@ def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_pat
 @pytest.mark.slow
 def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir, tell, tmp_path):
     with sound(tmp_path / "hub", xet=False) as hub:
-        back = hub.down(8)
+        back = hub.down(20)
         pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
         back.join()
         assert pushed.returncode == 0, pushed.stderr
@@ -184,6 +190,35 @@ def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir
         assert again.returncode == 0, again.stderr
         assert "elsewhere.txt" in hub.files(REPO)
         assert len(hub.commits(REPO)) == 3
+
+
+@pytest.mark.slow
+def test_a_push_outlasts_silence(run_dir, tell, tmp_path):
+    with sound(tmp_path / "hub", xet=False) as hub:
+        hub.faults.append(Fault("silence", r"/commit/main$", "POST", seconds=60))
+        program = f"import nlp_transfer as nt; nt.push({str(run_dir)!r}, {REPO!r}, base_model={BASE!r}, patience=8)"
+        pushed = tell(hub, "-c", program)
+        assert pushed.returncode == 0, pushed.stderr
+        assert "no answer within" in pushed.stderr
+        assert len(hub.commits(REPO)) == 2
+
+
+@pytest.mark.slow
+def test_a_merged_model_is_read_by_a_pipeline(run_dir, tell, tmp_path):
+    merged = nt.merge([run_dir / "model"], tmp_path / "merged")
+    here = nt.load(merged).predict(TEXTS[0])
+    with sound(tmp_path / "hub", xet=False) as hub:
+        pushed = tell(hub, "push", merged, REPO)
+        assert pushed.returncode == 0, pushed.stderr
+        program = f"import transformers; print(transformers.pipeline('text-classification', {REPO!r})({TEXTS[0]!r}))"
+        told = tell(hub, "-c", program)
+        assert told.returncode == 0, told.stderr
+        (found,) = ast.literal_eval(told.stdout)
+        assert found == {"label": here.label, "score": pytest.approx(here.probability, abs=1e-5)}
+        ours, plain = blocks(hub.files(REPO)["README.md"].decode())
+        for snippet in (ours, plain):
+            done = tell(hub, "-c", snippet)
+            assert done.returncode == 0, done.stderr
 
 
 REFUSALS = {
@@ -318,6 +353,12 @@ def test_names_that_are_none_are_refused(run_dir, call):
 def test_commands_lose_the_folders_of_this_machine():
     command = "nlp-transfer run ner --train /home/me/private/train.conll --run-dir=~/runs/x --checkpoint org/name"
     assert without_folders(command) == "nlp-transfer run ner --train train.conll --run-dir=x --checkpoint org/name"
+
+
+def test_a_path_that_is_misspelled_is_not_looked_for_on_the_hub(run_dir, call, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "runs" / "mood")
+    code, _, err = call("predict", "runs/modo", "a text")
+    assert (code, "runs/modo does not exist" in err) == (2, True)
 
 
 def test_a_revision_of_a_folder_is_refused(run_dir):
