@@ -93,6 +93,10 @@ def reason(error: Exception) -> str:
 
 def refusal(what: str, error: HfHubHTTPError) -> Exception:
     said = f" ({error.server_message})" if getattr(error, "server_message", None) else ""
+    if status_of(error) == 401 and get_token():  # over https the client takes it for a missing repository
+        return ConfigError(
+            f"{what}: the Hub does not take the token{said}. Log in with `hf auth login`, or set HF_TOKEN."
+        )
     if isinstance(error, RevisionNotFoundError):
         return ConfigError(f"{what}: the repository has no such revision{said}.")
     if isinstance(error, GatedRepoError):
@@ -100,10 +104,6 @@ def refusal(what: str, error: HfHubHTTPError) -> Exception:
     if isinstance(error, RepositoryNotFoundError) or status_of(error) == 404:
         how = "check the name" if get_token() else "log in with `hf auth login`, or set HF_TOKEN, if it is private"
         return ConfigError(f"{what}: there is no such repository, or no right to read it; {how}.")
-    if status_of(error) == 401:
-        return ConfigError(
-            f"{what}: the Hub does not take the token{said}. Log in with `hf auth login`, or set HF_TOKEN."
-        )
     if status_of(error) == 403:
         return ConfigError(f"{what}: the Hub refuses{said}. The token needs the right to write there.")
     return HubError(f"{what}: {reason(error)}.")

@@ -231,10 +231,11 @@ REFUSALS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("https", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(run_dir, tell, tmp_path, kind):
+def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(run_dir, tell, tmp_path, kind, https):
     options, faults, reason = REFUSALS[kind]
-    with sound(tmp_path / "hub", xet=False) as hub:
+    with sound(tmp_path / "hub", xet=https, https=https) as hub:
         hub.faults.extend(faults)
         done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, **options)
         assert done.returncode in (1, 2)
