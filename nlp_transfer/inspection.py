@@ -208,7 +208,7 @@ def target_layers(
     heads = tuple(f"{name}." for name in head)
     found = set()
     for name, module in modules:
-        own = {target for target in targets if name == target or name.endswith(f".{target}")}
+        own = {target for target in targets if is_named(name, target)}
         if not own:
             continue
         if not isinstance(module, nn.Linear) or f"{name}.".startswith(heads):
@@ -217,6 +217,16 @@ def target_layers(
         yield name, module
     if modules and (unknown := sorted(set(targets) - found)):
         raise ArtifactError(f"{path}: '{unknown[0]}' is no linear layer of the base's encoder.")
+
+
+def is_named(name: str, target: str) -> bool:
+    """PEFT goes by endings."""
+    return name == target or name.endswith(f".{target}")
+
+
+def lora_scale(config: Mapping[str, Any]) -> float:
+    """What the product of both low-rank factors is multiplied by."""
+    return float(config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"]))
 
 
 def head_shapes(network: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:

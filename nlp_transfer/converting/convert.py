@@ -11,12 +11,7 @@ from safetensors.torch import load_file
 
 from nlp_transfer.artifacts import Tried, refuse_existing, save_tried
 from nlp_transfer.checkpoint_folders import find
-from nlp_transfer.checkpoints import (
-    HeadKind,
-    Model,
-    described_shapes,
-    load_model as load_checkpoint,
-)
+from nlp_transfer.checkpoints import HeadKind, Model, described_shapes, load_model as load_checkpoint
 from nlp_transfer.converting.inspected import TWO_LABELS, read_config, refuse_other_sizes, rows_of
 from nlp_transfer.converting.labels import Told, known_names, make_task
 from nlp_transfer.converting.peft_adapters import from_peft

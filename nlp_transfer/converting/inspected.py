@@ -9,13 +9,7 @@ from typing import cast
 from transformers import AutoConfig, PreTrainedConfig
 
 from nlp_transfer.checkpoint_folders import find, refuse_other_folders
-from nlp_transfer.checkpoints import (
-    HeadKind,
-    Model,
-    described_shapes,
-    load_tokenizer,
-    skeleton,
-)
+from nlp_transfer.checkpoints import HeadKind, Model, described_shapes, load_tokenizer, skeleton
 from nlp_transfer.errors import ArtifactError, counted, first_line
 from nlp_transfer.fingerprints import hash_tokenizer
 from nlp_transfer.inspection import (

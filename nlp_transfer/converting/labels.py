@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlp_transfer.checkpoints import (
-    HeadKind,
-)
+from nlp_transfer.checkpoints import HeadKind
 from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.errors import ArtifactError, ConfigError, counted, quoted
 from nlp_transfer.labels import LabelSet, split_tag

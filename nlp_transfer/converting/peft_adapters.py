@@ -13,11 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlp_transfer.adapters.lora import NO_TARGETS
-from nlp_transfer.checkpoints import (
-    HeadKind,
-    Model,
-    load_model as load_checkpoint,
-)
+from nlp_transfer.checkpoints import HeadKind, Model, load_model as load_checkpoint
 from nlp_transfer.converting.inspected import inspected_base, refuse_other_tokenizer, rows_of
 from nlp_transfer.converting.labels import Told, known_names, make_task
 from nlp_transfer.errors import ArtifactError
@@ -28,6 +24,8 @@ from nlp_transfer.inspection import (
     Shapes,
     adapter_shapes,
     head_shapes,
+    is_named,
+    lora_scale,
     read_json,
     read_shapes,
     refuse_not_finite,
@@ -93,11 +91,12 @@ def plain_name(name: str) -> str:
 
 def refuse_other_layers(found: Shapes, base: Model, raw: Mapping[str, Any], path: Path) -> None:
     """Raises ArtifactError unless the layers that PEFT would adapt are those that have low-rank weights."""
+    targets = [] if raw["target_modules"] == NO_TARGETS else raw["target_modules"]
     adapted = {name.removeprefix(PREFIX).partition(".lora_")[0] for name in found if ".lora_" in name}
     wanted = set()
     for name, module in base.network.named_modules():
-        is_linear = isinstance(module, nn.Linear)
-        if is_linear and is_named(name, raw["target_modules"]) and not is_saved(name, raw["modules_to_save"]):
+        is_target = isinstance(module, nn.Linear) and any(is_named(name, target) for target in targets)
+        if is_target and not is_saved(name, raw["modules_to_save"]):
             wanted.add(name)
     for name in sorted(wanted ^ adapted):
         what = "lacks the weights of" if name in wanted else "holds weights for"
@@ -109,15 +108,11 @@ def refuse_other_layers(found: Shapes, base: Model, raw: Mapping[str, Any], path
             raise ArtifactError(f"{path} lacks the weights of layer '{name}', which its config names.")
 
 
-def is_named(name: str, names: str | Sequence[str]) -> bool:
-    """PEFT goes by endings."""
-    return names != NO_TARGETS and any(name == one or name.endswith(f".{one}") for one in names)
-
-
 def is_saved(name: str, saved: Sequence[str]) -> bool:
     """Whether a module, or one that it stands in, is saved whole."""
     parts = name.split(".")
-    return any(is_named(".".join(parts[:i]), saved) for i in range(1, len(parts) + 1))
+    modules = [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
+    return any(is_named(module, one) for module in modules for one in saved)
 
 
 def with_whole_head(
@@ -148,8 +143,7 @@ def low_rank_change(factors: Sequence[Tensor], weight: Tensor, raw: Mapping[str,
     up, down = factors[0], factors[-1]
     if (len(up), *down.shape[1:]) != tuple(weight.shape) or up.shape[1:] != down.shape[:1]:
         raise ArtifactError(f"{place} has low-rank weights that do not fit its base.")
-    scale = float(raw["lora_alpha"] / (raw["r"] ** 0.5 if raw.get("use_rslora") else raw["r"]))
-    return scale * (up.float() @ down.float())
+    return lora_scale(raw) * (up.float() @ down.float())
 
 
 def attached(base: Model, raw: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) -> Model:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nlp_transfer.artifacts import write_manifest
+from nlp_transfer.artifacts import name_the_base, write_manifest
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.hub.card import Card, make_card
 from nlp_transfer.hub.leaks import refuse_leaks, without_folders
@@ -44,13 +43,9 @@ def stage(folder: Path, staged: Path, repo: str, *, base_model: str | None, lice
     base = base_on_hub(manifest, base_model, model)
     for name in manifest.sha256:
         shutil.copyfile(model / name, staged / name)
-    if (staged / ADAPTER_FILES[0]).exists():
-        config = read_json(staged / ADAPTER_FILES[0]) | {
-            "base_model_name_or_path": base.name,
-            "revision": base.revision,
-        }
-        (staged / ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     origin = replace(manifest.checkpoint, name=base.name, revision=base.revision)
+    if (staged / ADAPTER_FILES[0]).exists():
+        name_the_base(origin, staged / ADAPTER_FILES[0])
     samples = [sample | {"source": Path(str(sample.get("source", ""))).name} for sample in manifest.samples]
     published = replace(manifest, checkpoint=origin, samples=samples)
     write_manifest(published, staged)  # before the card, which people edit on the Hub

@@ -16,7 +16,7 @@ from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_tensors
 from nlp_transfer.inference.bank_layers import LowRank, learn_row_dims, replace_linears
 from nlp_transfer.inference.heads import make_head, refuse_unshareable
-from nlp_transfer.inspection import DOWN, PREFIX, UP, read_shapes, refuse_not_finite, refuse_other_labels
+from nlp_transfer.inspection import DOWN, PREFIX, UP, lora_scale, read_shapes, refuse_not_finite, refuse_other_labels
 from nlp_transfer.manifest import ADAPTER_FILES, Manifest, read_manifest
 from nlp_transfer.saved_models import AnyTask, base_name, check_base, inspected_config, make_task
 from nlp_transfer.training.processes import processes
@@ -96,8 +96,7 @@ class Base:
 
 def low_rank(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, LowRank]:
     """By layer; the scale is part of the second factor."""
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    scale = lora_scale(config)
     targets = [name.removesuffix(DOWN) for name in tensors if name.endswith(DOWN)]
     device = processes().device
     return {

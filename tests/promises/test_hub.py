@@ -22,10 +22,10 @@ from nlp_transfer.hub.leaks import without_folders
 from tests.hub_server.checked import create, sound
 from tests.hub_server.faults import Fault
 from tests.processes import PROJECT, environment, nlp_transfer
+from tests.promises.test_command_line import FAST
 
 pytestmark = pytest.mark.enable_socket  # the loopback only
 REPO, BASE = "alice/mood", "alice/tiny-bert"
-FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
 TEXTS = ["a great film", "awful, just awful"]
 TOKEN = "hf_" + "Aq3x" * 9
 SENT = {
