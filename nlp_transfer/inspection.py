@@ -72,9 +72,7 @@ def refuse_links(folder: Path) -> None:
     The Hub's cache holds links to its own stores: ``blobs`` beside ``snapshots``, and beside all repositories.
     """
     own = folder.resolve()
-    repository = own.parent.parent
-    is_cached = own.parent.name == "snapshots" and repository.name.startswith("models--")
-    stores = {own} | ({repository / "blobs", repository.parent / "blobs"} if is_cached else set())
+    stores = {own, *stores_of_cache(own)}
     for path in folder.rglob("*"):
         target = path.resolve()
         if path.is_symlink() and not stores & {*target.parents}:
@@ -82,6 +80,15 @@ def refuse_links(folder: Path) -> None:
         mode = target.stat().st_mode if target.exists() else 0
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ArtifactError(f"{path} is no plain file. Remove it.")
+
+
+def stores_of_cache(own: Path) -> list[Path]:
+    """Of a snapshot in the Hub's cache, or a folder in one."""
+    for snapshot in (own, own.parent):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return [repository / "blobs", repository.parent / "blobs"]
+    return []
 
 
 def refuse_code(config: Mapping[str, Any], path: Path) -> None:

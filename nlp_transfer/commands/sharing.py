@@ -20,11 +20,12 @@ def push(
     message: str = "Upload a model of nlp-transfer",
     licence: Annotated[str | None, tyro.conf.arg(aliases=["--license"])] = None,
     base_model: str | None = None,
+    replace_card: bool = False,
 ) -> None:
-    """Put a model on the Hub, with a card: its own files and nothing else of the run; prints the commit.
+    """Put a model, or a bank of adapters, on the Hub, with a card: its own files alone; prints the commit.
 
     Args:
-        folder: Folder of a run, or its model.
+        folder: Folder of a run, or its model; or a folder of several of them, with adapters of one base.
         repo: Repository, as user/name; made if it is not there.
         public: Let everybody see it; a new repository is private otherwise.
         dry_run: List what would be sent, print the card, and send nothing.
@@ -34,11 +35,12 @@ def push(
         message: First line of the commit.
         licence: Of the model, such as apache-2.0, for the card.
         base_model: Hub id of the base, as org/name or org/name@revision, where it was trained from a folder.
+        replace_card: Replace the card there, also if it was edited on the Hub.
     """
     from nlp_transfer.hub.push import push as push_model
 
     settings = {"public": public, "dry_run": dry_run, "revision": revision, "tag": tag, "pull_request": pull_request}
-    settings |= {"message": message, "licence": licence, "base_model": base_model}
+    settings |= {"message": message, "licence": licence, "base_model": base_model, "replace_card": replace_card}
     if commit := push_model(folder, repo, **settings):  # type: ignore[arg-type]
         print(commit)
 
@@ -49,7 +51,7 @@ def pull(
     revision: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Get a model from the Hub, every file compared with its hash; prints the folder.
+    """Get a model, or a bank, from the Hub, every file compared with its hash; prints the folder.
 
     Args:
         repo: Repository, as user/name or user/name@revision.

@@ -104,7 +104,7 @@ def serve(
     """Answer over HTTP with many adapters on one base. Needs the extra: pip install 'nlp-transfer[serve]'.
 
     Args:
-        models: Model folders of runs, each as FOLDER or NAME=FOLDER; requests name the adapter so.
+        models: Models, each as FOLDER or NAME=FOLDER, as requests shall name them; or one bank of several.
         host: Address to listen at; 0.0.0.0 for all of the machine's.
         port: Port to listen at.
         max_waiting: Requests that may wait; others are told to come later.
@@ -113,10 +113,13 @@ def serve(
     """
     with needing("serve"):
         from nlp_transfer.inference.server import Limits, serve as serve_bank
+    from nlp_transfer.hub.banks import members_of
+    from nlp_transfer.hub.pull import local_folder
     from nlp_transfer.inference.bank import AdapterBank
 
-    pairs = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
-    if not pairs or len(dict(pairs)) < len(pairs):
+    named = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
+    if not named or len(dict(named)) < len(named):
         raise ConfigError(f"serve takes model folders under different names, got {' '.join(models) or 'none'}.")
-    bank = AdapterBank.load(dict(pairs), checkpoint=checkpoint)
+    is_bank = len(models) == 1 and "=" not in models[0] and members_of(local_folder(models[0]))
+    bank = AdapterBank.load(models[0] if is_bank else dict(named), checkpoint=checkpoint)
     serve_bank(bank, host, port, Limits(max_waiting=max_waiting, max_batch=max_batch))

@@ -5,23 +5,34 @@ Its metadata is that of the Hub (https://huggingface.co/docs/hub/model-cards), s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from nlp_transfer.data.tables import HUB_PREFIX
+from nlp_transfer.hub.bases import Base
+from nlp_transfer.hub.snippets import own_snippet, plain_snippet
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.tasks.ner import Ner
 
 PIPELINE = {"text_classification": "text-classification", "ner": "token-classification"}
-AUTO_CLASS = {"text_classification": "AutoModelForSequenceClassification", "ner": "AutoModelForTokenClassification"}
+HUB_METRICS = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "f1": ("f1", "Entity F1"),
+    "macro_f1": ("f1", "Macro F1"),
+    "micro_f1": ("f1", "Micro F1"),
+    "precision": ("precision", "Precision"),
+    "recall": ("recall", "Recall"),
+    "strict_f1": ("f1", "Entity F1 (strict)"),
+    "weighted_f1": ("f1", "Weighted F1"),
+}
+"""Each of our scores by the type that the Hub knows, and the name that its page shows."""
 WEAK = 0.5
 """An F1 below it is named among the limits."""
 MAX_WIDGETS, MAX_NAMED = 3, 10
-EXAMPLE = "A text of yours."
 
 
 @dataclass(frozen=True)
@@ -29,9 +40,10 @@ class Card:
     """What a card is made from."""
 
     repo: str
+    member: str
+    """The adapter's name in a bank; else empty."""
     manifest: Manifest
-    base: str | None
-    """Hub id; None for whole weights whose base is on no Hub."""
+    base: Base
     summary: Mapping[str, Any] | None
     """``summary.json`` of the run, where the model still stands in it."""
     pictures: tuple[str, ...]
@@ -56,7 +68,7 @@ class Card:
 
     @property
     def name(self) -> str:
-        return self.repo.rpartition("/")[2]
+        return self.member or self.repo.rpartition("/")[2]
 
     @property
     def examples(self) -> list[str]:
@@ -83,11 +95,11 @@ def make_card(card: Card) -> str:
 def metadata(card: Card) -> ModelCardData:
     kind = "adapter" if card.is_adapter else "quantized" if card.manifest.adapter == "onnx" else "finetune"
     library = {"lora": "peft", "head": "peft", "none": "transformers", "onnx": "onnx"}[card.manifest.adapter]
-    extra: dict[str, Any] = {"base_model_relation": kind} if card.base else {}
+    extra: dict[str, Any] = {"base_model_relation": kind} if card.base.is_on_hub else {}
     if card.examples:
         extra["widget"] = [{"text": text} for text in card.examples]
     return ModelCardData(
-        base_model=card.base,
+        base_model=card.base.name if card.base.is_on_hub else None,
         library_name=library,
         license=card.licence,
         pipeline_tag=PIPELINE[card.task["name"]],
@@ -104,11 +116,11 @@ def results(card: Card) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=PIPELINE[card.task["name"]],
-            dataset_type="private",
+            dataset_type=name.removeprefix(HUB_PREFIX).partition("@")[0] if name.startswith(HUB_PREFIX) else "private",
             dataset_name=name,
             dataset_split=split,
-            metric_type=metric,
-            metric_name=metric,
+            metric_type=HUB_METRICS[metric][0],
+            metric_name=HUB_METRICS[metric][1],
             metric_value=round(value, 4),
         )
         for split, found in card.manifest.scores.items()
@@ -123,57 +135,27 @@ def what_it_does(card: Card) -> str:
         "text_classification": f"Classifies {'pairs of texts' if card.task.get('text_pair') else 'texts'} into "
         f"{len(card.classes)} labels{', any number of them a text' if card.task.get('multi_label') else ''}: {names}.",
     }[card.task["name"]]
-    base = f" of [{card.base}](https://huggingface.co/{card.base})" if card.base else ""
     form = {"lora": "A LoRA adapter", "head": "A head", "none": "A fine-tuned model", "onnx": "An ONNX export"}
-    on = " on top" if card.is_adapter else ""
-    return f"{what} {form[card.manifest.adapter]}{on}{base}."
+    base = f"{' on top' if card.is_adapter else ''} of {link(card.base)}" if card.base.is_on_hub else ""
+    return f"{what} {form[card.manifest.adapter]}{base}."
+
+
+def link(base: Base) -> str:
+    """To the very commit, where it is known."""
+    at = f"/tree/{base.revision}" if base.revision else ""
+    return f"[{base.name}](https://huggingface.co/{base.name}{at})"
 
 
 def usage(card: Card) -> list[str]:
-    text = json.dumps(card.examples[0] if card.examples else EXAMPLE, ensure_ascii=False)
-    asked = f"({text}, {text})" if card.task.get("text_pair") else text
-    lines = ["import nlp_transfer as nt", "", f'model = nt.load("{card.repo}")', f"print(model.predict({asked}))"]
     ours = (
-        "```python\n" + "\n".join(lines) + "\n```\n\n"
+        f"```python\n{own_snippet(card)}\n```\n\n"
         "Files are compared with their sha256, the base with the one it was trained on; labels, limits and thresholds "
         "come with it."
     )
     if card.manifest.adapter == "onnx":
         return ["## Use", ours]
     title = "With plain PEFT" if card.is_adapter else "With plain transformers"
-    return ["## Use", ours, f"## {title}", f"```python\n{plain_snippet(card, text)}\n```"]
-
-
-def plain_snippet(card: Card, text: str) -> str:
-    auto = AUTO_CLASS[card.task["name"]]
-    source, lines = card.repo, ["import torch", "import transformers"]
-    if card.is_adapter:
-        lines = ["import json", "", "import peft", *lines, "from huggingface_hub import hf_hub_download"]
-        revision = f', revision="{card.manifest.checkpoint.revision}"' if card.manifest.checkpoint.revision else ""
-        lines += ["", f'with open(hf_hub_download("{card.repo}", "manifest.json")) as file:']
-        lines += ['    labels = json.load(file)["task"]["labels"]']
-        lines += [f'base = transformers.{auto}.from_pretrained("{card.base}"{revision}, num_labels=len(labels))']
-        lines += [f'model = peft.PeftModel.from_pretrained(base, "{card.repo}").eval()']
-        source = f'"{card.base}"{revision}'
-        lines += [f"tokenizer = transformers.AutoTokenizer.from_pretrained({source})"]
-    else:
-        lines += ["", f'model = transformers.{auto}.from_pretrained("{source}").eval()']
-        lines += [f'tokenizer = transformers.AutoTokenizer.from_pretrained("{source}")']
-        lines += ["labels = list(model.config.id2label.values())"]
-    asked = f"{text}, {text}" if card.task.get("text_pair") else text
-    lines += [f'inputs = tokenizer({asked}, truncation=True, return_tensors="pt")', "with torch.no_grad():"]
-    if card.is_tagger:
-        lines += ["    ids = model(**inputs).logits[0].argmax(dim=-1).tolist()"]
-        lines += ['tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])']
-        return "\n".join([*lines, "print([(token, labels[i]) for token, i in zip(tokens, ids)])"])
-    function = "sigmoid()" if card.task.get("multi_label") else "softmax(dim=-1)"
-    return "\n".join(
-        [
-            *lines,
-            f"    probabilities = model(**inputs).logits[0].{function}",
-            "print(dict(zip(labels, probabilities.tolist())))",
-        ]
-    )
+    return ["## Use", ours, f"## {title}", f"```python\n{plain_snippet(card)}\n```"]
 
 
 def scores(card: Card) -> list[str]:
@@ -247,5 +229,6 @@ def making(card: Card) -> list[str]:
 
 def licence(card: Card) -> str:
     own = f"Licence: {card.licence}." if card.licence else "No licence was stated by whoever published it."
-    base = f" The base, {card.base}, has its own." if card.base else ""
+    theirs = f"is under {card.base.licence}" if card.base.licence else "states no licence"
+    base = f" The base, {link(card.base)}, {theirs}." if card.base.is_on_hub else ""
     return f"## Licence\n\n{own}{base}"

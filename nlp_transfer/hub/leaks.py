@@ -25,7 +25,7 @@ SECRETS = {
 TEXT = (".json", ".md", ".txt")
 
 
-def refuse_leaks(paths: Iterable[Path]) -> None:
+def refuse_leaks(folder: Path, paths: Iterable[Path]) -> None:
     """Raises ArtifactError for a file that holds a secret, the token in use, or a path in this user's home."""
     token, home = huggingface_hub.get_token(), f"{Path.home()}/".encode()
     for path in paths:
@@ -37,7 +37,8 @@ def refuse_leaks(paths: Iterable[Path]) -> None:
             found.append("a path of this machine")
         if found:
             raise ArtifactError(
-                f"{path.name} would publish {found[0]}, so nothing was sent. Remove it from the data or the settings."
+                f"{path.relative_to(folder)} would publish {found[0]}, so nothing was sent. Remove it from the data or "
+                "the settings."
             )
 
 

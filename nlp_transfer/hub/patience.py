@@ -18,17 +18,19 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new try: half a minute in all, as long as a server takes to start again."""
 MAX_WAIT = 120.0
 """Seconds that a server may ask for."""
+ODD_CARD = "Invalid metadata in README.md"
+"""So huggingface_hub begins a ValueError, with all that is wrong in lines below."""
 LATER = {408, 412, 429, 500, 502, 503, 504}
 """412: somebody else has committed meanwhile; what is there is looked at anew."""
 
 
-def persistently(what: str, attempt: Callable[[], T], *, seconds: float) -> T:
+def persistently(what: str, attempt: Callable[[], T], *, seconds: float, waits: tuple[float, ...] = WAITS) -> T:
     """The result of ``attempt``, tried again after what passes: failures of the server and of the network, and silence
     of more than ``seconds``. ``attempt`` must begin by looking at what is there already.
 
     Raises ConfigError for what the user can mend (token, rights, names), HubError for all else.
     """
-    for wait in (*WAITS, None):
+    for wait in (*waits, None):
         try:
             return within(seconds, attempt)
         except (ConfigError, HubError):
@@ -36,6 +38,8 @@ def persistently(what: str, attempt: Callable[[], T], *, seconds: float) -> T:
         except Exception as error:
             if isinstance(error, HfHubHTTPError) and status_of(error) not in LATER:
                 raise refusal(what, error) from error
+            if isinstance(error, ValueError) and str(error).startswith(ODD_CARD):
+                raise ConfigError(f"{what}: the Hub refuses the card: {' '.join(str(error).split()[5:])}") from error
             if wait is None or not may_pass(error):
                 raise HubError(f"{what}: {reason(error)}. Give the same command again to go on.") from error
             seconds_off = max(wait, min(asked_for(error), MAX_WAIT))

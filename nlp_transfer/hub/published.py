@@ -1,46 +1,75 @@
-"""The files that a repository gets, made from a model folder. Nothing else of a run is read for them."""
+"""The files that a repository gets, made from a model folder, or from a folder of several; nothing else is read.
+
+a model:  README.md, manifest.json, the files that it lists, and the pictures of its run
+a bank:   README.md, bank.json, and a folder like that for each adapter
+"""
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nlp_transfer.artifacts import name_the_base, write_manifest
-from nlp_transfer.errors import ConfigError
+from nlp_transfer.data.tables import HUB_PREFIX
+from nlp_transfer.errors import ConfigError, quoted
+from nlp_transfer.fingerprints import hash_files
+from nlp_transfer.hub.bank_card import make_bank_card
+from nlp_transfer.hub.banks import BANK_FILE, BANK_FORMAT, members_of
+from nlp_transfer.hub.bases import Base, base_on_hub, looked_up
 from nlp_transfer.hub.card import Card, make_card
+from nlp_transfer.hub.edits import sealed
 from nlp_transfer.hub.leaks import refuse_leaks, without_folders
 from nlp_transfer.inspection import read_json
-from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM
-from nlp_transfer.manifest import ADAPTER_FILES, Manifest, read_manifest
+from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest, read_manifest
 from nlp_transfer.saved_models import model_folder
 from nlp_transfer.training.log import CONFUSION_FILE, CURVES_FILE, METRICS_FILE, SUMMARY_FILE
 
 CARD_FILE = "README.md"
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
-class Base:
-    """The checkpoint that a model was made from, as others find it."""
+class Publication:
+    """What the user says of a model that is published."""
 
-    name: str
-    """Its Hub id; of whole weights made from a folder, the folder's own name."""
-    revision: str | None
-    is_on_hub: bool
+    repo: str
+    licence: str | None
+    base_model: str | None
+    patience: float
+    """Seconds for an answer of the Hub."""
+    dry_run: bool
 
 
-def stage(folder: Path, staged: Path, repo: str, *, base_model: str | None, licence: str | None) -> list[Path]:
-    """Write what is to be sent into ``staged``: the model's own files as its manifest lists them, with the base's name
-    on the Hub, and the card with its pictures.
+def stage(folder: Path, staged: Path, publication: Publication) -> dict[str, Path]:
+    """Write what is to be sent into ``staged``, and give it by its names in the repository.
 
-    Raises ArtifactError as reading the model does, and for secrets; ConfigError where the base has no name on the Hub.
+    Raises ArtifactError as reading a model does, and for secrets; ConfigError where the base has no name on the Hub.
     """
-    model = model_folder(folder)
-    manifest = read_manifest(model)
-    base = base_on_hub(manifest, base_model, model)
+    members = members_of(folder)
+    if members:
+        stage_bank(members, staged, publication)
+    else:
+        model = model_folder(folder)
+        manifest = read_manifest(model)
+        base = base_of(manifest, model, publication)
+        write_card(make_card(stage_model(model, manifest, staged, base, publication)), staged)
+    files = {str(path.relative_to(staged)): path for path in sorted(staged.rglob("*")) if path.is_file()}
+    refuse_leaks(staged, files.values())
+    return files
+
+
+def base_of(manifest: Manifest, model: Path, publication: Publication) -> Base:
+    base = base_on_hub(manifest, publication.base_model, model)
+    return looked_up(base, patience=publication.patience, dry_run=publication.dry_run)
+
+
+def stage_model(
+    model: Path, manifest: Manifest, staged: Path, base: Base, publication: Publication, member: str = ""
+) -> Card:
+    """All but the card, which is given as what it is made from."""
     for name in manifest.sha256:
         shutil.copyfile(model / name, staged / name)
     origin = replace(manifest.checkpoint, name=base.name, revision=base.revision)
@@ -53,32 +82,42 @@ def stage(folder: Path, staged: Path, repo: str, *, base_model: str | None, lice
     pictures = [name for name in (CURVES_FILE, CONFUSION_FILE) if summary and (model.parent / name).is_file()]
     for name in pictures:
         shutil.copyfile(model.parent / name, staged / name)
-    card = Card(repo, published, base.name if base.is_on_hub else None, summary, tuple(pictures), licence)
-    (staged / CARD_FILE).write_text(make_card(card), "utf-8")
-    files = sorted(staged.iterdir())
-    refuse_leaks(files)
-    return files
+    return Card(publication.repo, member, published, base, summary, tuple(pictures), publication.licence)
 
 
-def base_on_hub(manifest: Manifest, base_model: str | None, folder: Path) -> Base:
-    origin = manifest.checkpoint
-    name, revision = origin.name, origin.revision
-    if base_model is not None:
-        name, _, at = base_model.partition("@")
-        revision = at or None
-        if not HUB_ID.fullmatch(name):
-            raise ConfigError(f"base_model must be a Hub id such as 'FacebookAI/roberta-base', got '{base_model}'.")
-        return Base(name, revision, is_on_hub=True)
-    if name in (PACKAGED_MINILM, MINILM_HUB_ID):
-        return Base(MINILM_HUB_ID, revision, is_on_hub=True)
-    if HUB_ID.fullmatch(name) and revision is not None:
-        return Base(name, revision, is_on_hub=True)
-    if manifest.adapter in ("none", "onnx"):
-        return Base(Path(name).name, None, is_on_hub=False)
-    raise ConfigError(
-        f"{folder} was trained on '{name}', which others do not have. Pass --base-model with the Hub id of the same "
-        "weights, or merge it and push the whole."
-    )
+def stage_bank(members: Mapping[str, Path], staged: Path, publication: Publication) -> None:
+    """Each adapter in a folder of its own with its own card, a list of them, and a card of the whole."""
+    manifests = {name: read_manifest(model) for name, model in members.items()}
+    refuse_other_bases(manifests)
+    first = next(iter(members))
+    base = base_of(manifests[first], members[first], publication)
+    cards = []
+    for name, model in members.items():
+        (staged / name).mkdir()
+        cards.append(stage_model(model, manifests[name], staged / name, base, publication, member=name))
+        write_card(make_card(cards[-1]), staged / name)
+    hashes = {name: hash_files([staged / name / MANIFEST_FILE]) for name in members}
+    listed = json.dumps({"format": BANK_FORMAT, "adapters": hashes}, indent=2)
+    (staged / BANK_FILE).write_text(listed + "\n", "utf-8")
+    write_card(make_bank_card(cards), staged)
+
+
+def refuse_other_bases(manifests: Mapping[str, Manifest]) -> None:
+    """Adapters of several bases, and whole weights, cannot share one."""
+    for name, manifest in manifests.items():
+        if manifest.adapter not in ("lora", "head"):
+            raise ConfigError(f"A bank holds adapters, and '{name}' holds whole weights. Push it by itself.")
+    bases = {name: manifest.checkpoint.weights_sha256 for name, manifest in manifests.items()}
+    first = next(iter(bases))
+    if others := [name for name in bases if bases[name] != bases[first]]:
+        raise ConfigError(
+            f"A bank holds adapters of one base: {quoted(others)} {'was' if len(others) == 1 else 'were'} trained on "
+            f"another than '{first}'. Push them by themselves."
+        )
+
+
+def write_card(card: str, folder: Path) -> None:
+    (folder / CARD_FILE).write_text(sealed(card), "utf-8")
 
 
 def summary_beside(model: Path) -> dict[str, Any] | None:
@@ -87,5 +126,10 @@ def summary_beside(model: Path) -> dict[str, Any] | None:
     if model.name != "model" or not path.is_file() or not (model.parent / METRICS_FILE).is_file():
         return None
     summary = read_json(path)
-    parts = {name: part | {"file": Path(part["file"]).name} for name, part in summary["data"].items()}
+    parts = {name: part | {"file": without_folder_of(part["file"])} for name, part in summary["data"].items()}
     return summary | {"data": parts, "command": without_folders(summary["command"])}
+
+
+def without_folder_of(file: str) -> str:
+    """A data set on the Hub ("hub:org/name/train") keeps its name."""
+    return file if file.startswith(HUB_PREFIX) else Path(file).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -11,9 +12,11 @@ from huggingface_hub.file_download import repo_folder_name
 
 from nlp_transfer.artifacts import refuse_existing
 from nlp_transfer.errors import ArtifactError, ConfigError, HubError
+from nlp_transfer.hub.banks import BANK_FILE, listed_hashes, members_of
 from nlp_transfer.hub.content import Remote, is_same, look_at
+from nlp_transfer.hub.names import HUB_ID
 from nlp_transfer.hub.patience import persistently
-from nlp_transfer.hub.published import CARD_FILE, HUB_ID
+from nlp_transfer.hub.published import CARD_FILE
 from nlp_transfer.hub.push import BYTES_A_SECOND, PATIENCE
 from nlp_transfer.inspection import read_json
 from nlp_transfer.manifest import MANIFEST_FILE
@@ -24,13 +27,14 @@ MOST_BYTES = 2**33
 
 
 def pull(repo: str, output: Path | None = None, *, revision: str | None = None, overwrite: bool = False) -> Path:
-    """The model folder of ``repo`` ("user/name") at a branch, tag or commit; in the cache, or copied to ``output``.
+    """The folder of the model, or bank, in ``repo`` ("user/name") at a branch, tag or commit; in
+    the cache, or copied to ``output``.
 
     Without a network, what the cache has of that revision. Raises ConfigError for a repository that cannot be read,
     ArtifactError for files that are not what the Hub says they are, HubError where it does not answer.
     """
     if output is not None:
-        refuse_existing(output, overwrite=overwrite)
+        refuse_taken(output, overwrite=overwrite)
     name, _, at = repo.partition("@")
     if not HUB_ID.fullmatch(name):
         raise ConfigError(f"A repository is named 'user/name', got '{repo}'.")
@@ -42,6 +46,12 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
     shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(folder, output)  # the files themselves, where the cache holds links
     return output
+
+
+def refuse_taken(output: Path, *, overwrite: bool) -> None:
+    """Banks are replaced as models are."""
+    if not (overwrite and (output / BANK_FILE).is_file()):
+        refuse_existing(output, overwrite=overwrite)
 
 
 def local_folder(model: str | Path, revision: str | None = None) -> Path:
@@ -60,18 +70,47 @@ def local_folder(model: str | Path, revision: str | None = None) -> Path:
     return pull(str(model), revision=revision)
 
 
+def named_models(
+    models: str | Path | Sequence[str | Path] | Mapping[str, str | Path], revision: str | None
+) -> dict[str, str | Path]:
+    """Of several models each under its name; of one bank, here or on the Hub, its adapters.
+
+    Raises ConfigError where one model stands in place of several.
+    """
+    if isinstance(models, str | Path):
+        if members := members_of(local_folder(models, revision)):
+            return dict(members)
+        raise ConfigError(f"{models} is no bank of adapters. Give a list of models, such as ['{models}'].")
+    if revision is not None:
+        raise ConfigError("revision belongs to one repository. Write each as 'user/name@revision'.")
+    return dict(models) if isinstance(models, Mapping) else {str(model): model for model in models}
+
+
 def from_hub(name: str, revision: str | None) -> Path:
     api, what = HfApi(), f"pull of {name}"
     remote = persistently(what, lambda: look_at(api, name, revision), seconds=PATIENCE)
-    if MANIFEST_FILE not in remote.hashes:
+    if not {MANIFEST_FILE, BANK_FILE} & remote.hashes.keys():
         raise ArtifactError(
             f"{name} has no {MANIFEST_FILE}, so it is no model of nlp-transfer. `nlp-transfer convert` makes one of it."
         )
     note_commit(name, revision or constants.DEFAULT_REVISION, remote.commit)
-    manifest = read_json(fetch(name, remote, [MANIFEST_FILE], what) / MANIFEST_FILE)
-    listed = manifest.get("sha256")
-    names = [name for name in remote.hashes if isinstance(listed, dict) and name in listed]
-    return fetch(name, remote, [MANIFEST_FILE, *names, *({CARD_FILE} & remote.hashes.keys())], what)
+    manifests = [MANIFEST_FILE]
+    if BANK_FILE in remote.hashes:
+        members = listed_hashes(fetch(name, remote, [BANK_FILE], what) / BANK_FILE)
+        manifests = [f"{member}/{MANIFEST_FILE}" for member in members]
+    folder = fetch(name, remote, manifests, what)
+    listed = [file for manifest in manifests for file in listed_files(folder, manifest)]
+    beside = [file for file in (CARD_FILE, BANK_FILE) if file in remote.hashes]
+    fetch(name, remote, [*manifests, *(file for file in listed if file in remote.hashes), *beside], what)
+    members_of(folder)  # of a bank: whether each is the one that is listed
+    return folder
+
+
+def listed_files(folder: Path, manifest: str) -> list[str]:
+    """By their names in the repository. What is odd about a manifest is said when the model is read."""
+    listed = read_json(folder / manifest).get("sha256")
+    inside = manifest.removesuffix(MANIFEST_FILE)
+    return [f"{inside}{file}" for file in listed if "/" not in file] if isinstance(listed, dict) else []
 
 
 def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
@@ -79,6 +118,8 @@ def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
 
     Neither way of download compares hashes: not LFS over http, and not Xet.
     """
+    if lacking := [file for file in files if file not in remote.hashes]:
+        raise ArtifactError(f"{name} lacks {lacking[0]}, so it is incomplete. Its owner can push it again.")
     size = sum(remote.sizes[file] for file in files)
     if size > MOST_BYTES:
         raise ArtifactError(f"{name} has {size:,} bytes; at most {MOST_BYTES:,} are pulled.")
@@ -97,17 +138,18 @@ def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
 
 
 def from_cache(name: str, revision: str | None) -> Path:
-    """Without a network. The cache names each file by its hash, and the manifest is held against that."""
+    """Without a network. The cache names each file by its hash, and what lists the others is held against that."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[MANIFEST_FILE]))
+        listing = [MANIFEST_FILE, BANK_FILE]  # the others may lack what was never pulled, such as pictures
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=listing))
     except LocalEntryNotFoundError as error:
         where = f"{name}@{revision}" if revision else name
         raise HubError(
             f"{where} is not in the cache, and HF_HUB_OFFLINE is set. Pull it once with a network."
         ) from error
-    manifest = folder / MANIFEST_FILE
-    if manifest.is_symlink() and not is_same(manifest, manifest.readlink().name):
-        raise ArtifactError(f"{manifest} was changed since it was pulled. Remove it, and pull it again.")
+    for path in (folder / MANIFEST_FILE, folder / BANK_FILE):
+        if path.is_symlink() and not is_same(path, path.readlink().name):
+            raise ArtifactError(f"{path} was changed since it was pulled. Remove it, and pull it again.")
     return folder
 
 

@@ -18,7 +18,7 @@ from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.cells import refuse_surrogates
 from nlp_transfer.data.encoded import EncodedSplit, Indices, put_together
 from nlp_transfer.errors import ConfigError, DataError, NlpTransferError, did_you_mean, quoted
-from nlp_transfer.hub.pull import local_folder
+from nlp_transfer.hub.pull import local_folder, named_models
 from nlp_transfer.inference.bank_layers import Call, LowRank, calling, ranks_of, stacked, taken_out
 from nlp_transfer.inference.base import Base, Part
 from nlp_transfer.inference.heads import head_logits
@@ -83,17 +83,19 @@ class AdapterBank:
 
     @classmethod
     def load(
-        cls, folders: Sequence[str | Path] | Mapping[str, str | Path], *, checkpoint: str | None = None
+        cls,
+        models: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+        *,
+        checkpoint: str | None = None,
+        revision: str | None = None,
     ) -> AdapterBank:
-        """A bank of the model folders of finished runs, under their own names or those of a mapping.
+        """A bank of models, each a folder or a repository on the Hub, under their own names or those of a mapping; or
+        of all models in one folder or repository, under the names that they have there.
 
         Raises ArtifactError as ``nt.load`` does, and for a folder that was trained on another base than the first.
         """
-        if isinstance(folders, str | Path):
-            raise ConfigError(f"AdapterBank.load takes a list of folders, or names and folders, got '{folders}'.")
-        named = folders if isinstance(folders, Mapping) else {str(folder): folder for folder in folders}
         bank = cls()
-        bank._put({name: Path(folder) for name, folder in named.items()}, checkpoint, bank._refuse_taken)
+        bank._put(named_models(models, revision), checkpoint, bank._refuse_taken)
         return bank
 
     def __repr__(self) -> str:
@@ -110,11 +112,11 @@ class AdapterBank:
 
     def add(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
         """One more adapter, while others are answering. Raises ConfigError for a name that is taken."""
-        self._put({name: Path(folder)}, checkpoint, refuse=self._refuse_taken)
+        self._put({name: folder}, checkpoint, refuse=self._refuse_taken)
 
     def replace(self, name: str, folder: str | Path, *, checkpoint: str | None = None) -> None:
         """From the next call on, ``name`` is the adapter of ``folder``."""
-        self._put({name: Path(folder)}, checkpoint, refuse=self._refuse_no_member)
+        self._put({name: folder}, checkpoint, refuse=self._refuse_no_member)
 
     def unite(self, name: str, parts: Sequence[str]) -> None:
         """From the next call on, ``name`` answers under the labels of all of ``parts``, adapters of one task: each text
@@ -267,7 +269,7 @@ class AdapterBank:
         if name in self.names:
             raise ConfigError(f"There is an adapter '{name}' in the bank already. Take replace, or another name.")
 
-    def _put(self, folders: Mapping[str, Path], checkpoint: str | None, refuse: Callable[[str], object]) -> None:
+    def _put(self, folders: Mapping[str, str | Path], checkpoint: str | None, refuse: Callable[[str], object]) -> None:
         """``refuse`` looks at each name once nobody else changes the bank any more."""
         with self._changing:
             for name in folders:

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
-from nlp_transfer.errors import ConfigError, DataError, counted, needing
+from nlp_transfer.errors import ConfigError, DataError, counted, needing, quoted
+from nlp_transfer.hub.banks import members_of
 from nlp_transfer.hub.pull import local_folder
 from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
 from nlp_transfer.manifest import ONNX_FILES
@@ -36,7 +37,12 @@ def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | N
     The base is the checkpoint it was trained on, or ``checkpoint``, any spelling of one with the same weights. Raises
     ArtifactError when the folder is damaged or the base is another one.
     """
-    found = model_folder(local_folder(folder, revision))
+    here = local_folder(folder, revision)
+    if members := members_of(here):
+        raise ConfigError(
+            f"{folder} is a bank of {quoted(tuple(members))}. Use nt.AdapterBank.load, or name one folder."
+        )
+    found = model_folder(here)
     if (found / ONNX_FILES[1]).is_file():
         with needing("onnx"):
             from nlp_transfer.inference.onnx import load_onnx

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import yaml
 from starlette.responses import JSONResponse, Response
 
+from tests.hub_server.card_rules import problems
 from tests.hub_server.git_repository import Entry, Repository
 from tests.hub_server.responses import ApiError
 from tests.hub_server.routing import Call, Row
@@ -94,8 +95,10 @@ def validate_yaml(call: Call) -> Response:
         metadata = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError as error:
         return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, 400)
-    warnings = [] if metadata else [{"message": "empty or missing yaml metadata in repo card"}]
-    return JSONResponse({"errors": [], "warnings": warnings})
+    if not metadata:
+        return JSONResponse({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
+    errors = [{"message": line} for line in problems(metadata)]
+    return JSONResponse({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
 def _card(repository: Repository, entries: dict[str, Entry]) -> dict[str, Any]:

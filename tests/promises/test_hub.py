@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,11 +77,15 @@ def tell(tmp_path):
     return run
 
 
-def put_base(hub, checkpoint) -> str:
-    """The base, on the Hub as well; gives its commit."""
-    assert create(hub, BASE.partition("/")[2]) == 200
-    files = {path.name: path.read_bytes() for path in Path(checkpoint).iterdir() if path.is_file()}
-    return hub.move_branch(BASE, files=files)
+@contextmanager
+def opened(root, checkpoint, **modes):
+    """A hub that has the base as well."""
+    with sound(root, **modes) as hub:
+        assert create(hub, BASE.partition("/")[2]) == 200
+        files = {path.name: path.read_bytes() for path in Path(checkpoint).iterdir() if path.is_file()}
+        files["README.md"] = b"---\nlicense: bsd-3-clause\n---\n"
+        hub.move_branch(BASE, files=files)
+        yield hub
 
 
 def blocks(card: str) -> list[str]:
@@ -102,9 +107,8 @@ def answers(done) -> list[dict]:
     ],
 )
 def test_what_was_pushed_answers_the_same_elsewhere(run_dir, checkpoint, tell, tmp_path, xet, https):
-    with sound(tmp_path / "hub", xet=xet, https=https) as hub:
-        base = f"{BASE}@{put_base(hub, checkpoint)}"
-        pushed = tell(hub, "push", run_dir, REPO, "--base-model", base, "--license", "mit", "--tag", "v1")
+    with opened(tmp_path / "hub", checkpoint, xet=xet, https=https) as hub:
+        pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--license", "mit", "--tag", "v1")
         assert pushed.returncode == 0, pushed.stderr
         assert pushed.stdout.strip() == hub.commits(REPO)[0]
         assert hub.files(REPO).keys() == SENT | {".gitattributes"}
@@ -127,9 +131,14 @@ def check_card(card, tell, hub, here):
         "peft",
         "adapter",
     )
+    commit = hub.commits(BASE)[0]
+    assert json.loads(hub.files(REPO)["manifest.json"])["checkpoint"]["revision"] == commit
+    assert f"(https://huggingface.co/{BASE}/tree/{commit}), is under bsd-3-clause." in card
+    validated = tell(hub, "-c", f"from huggingface_hub import ModelCard; ModelCard.load({REPO!r}).validate()")
+    assert validated.returncode == 0, validated.stderr
     assert (data.pipeline_tag, data.model_name) == ("text-classification", "mood")
-    metrics = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert metrics.keys() == {"accuracy", "macro_f1", "weighted_f1"}
+    metrics = {(result.metric_type, result.metric_name) for result in data.eval_results}
+    assert metrics == {("accuracy", "Accuracy"), ("f1", "Macro F1"), ("f1", "Weighted F1")}
     for words in ("## Limits", "## Data", "sha256", "## How it was made", "nlp-transfer run", "examples", "![Curves]"):
         assert words in card
     ours, plain = blocks(card)
@@ -164,8 +173,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "xet"), CASES)
-def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_path, kind, xet):
-    with sound(tmp_path / "hub", xet=xet) as hub:
+def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, checkpoint, tell, tmp_path, kind, xet):
+    with opened(tmp_path / "hub", checkpoint, xet=xet) as hub:
         hub.faults.extend(FAULTS[kind])
         home = tmp_path / "home"
         pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE, home=home)
@@ -179,8 +188,9 @@ def test_a_push_outlasts_what_passes_and_makes_one_commit(run_dir, tell, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir, tell, tmp_path):
-    with sound(tmp_path / "hub", xet=False) as hub:
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
+def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir, checkpoint, tell, tmp_path, xet):
+    with opened(tmp_path / "hub", checkpoint, xet=xet) as hub:
         back = hub.down(20)
         pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
         back.join()
@@ -193,8 +203,9 @@ def test_a_push_outlasts_a_server_that_is_away_and_somebody_elses_commit(run_dir
 
 
 @pytest.mark.slow
-def test_a_push_outlasts_silence(run_dir, tell, tmp_path):
-    with sound(tmp_path / "hub", xet=False) as hub:
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
+def test_a_push_outlasts_silence(run_dir, checkpoint, tell, tmp_path, xet):
+    with opened(tmp_path / "hub", checkpoint, xet=xet) as hub:
         hub.faults.append(Fault("silence", r"/commit/main$", "POST", seconds=60))
         program = f"import nlp_transfer as nt; nt.push({str(run_dir)!r}, {REPO!r}, base_model={BASE!r}, patience=8)"
         pushed = tell(hub, "-c", program)
@@ -204,10 +215,10 @@ def test_a_push_outlasts_silence(run_dir, tell, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_merged_model_is_read_by_a_pipeline(run_dir, tell, tmp_path):
+def test_a_merged_model_is_read_by_a_pipeline(run_dir, checkpoint, tell, tmp_path):
     merged = nt.merge([run_dir / "model"], tmp_path / "merged")
     here = nt.load(merged).predict(TEXTS[0])
-    with sound(tmp_path / "hub", xet=False) as hub:
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         pushed = tell(hub, "push", merged, REPO)
         assert pushed.returncode == 0, pushed.stderr
         program = f"import transformers; print(transformers.pipeline('text-classification', {REPO!r})({TEXTS[0]!r}))"
@@ -231,11 +242,14 @@ REFUSALS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
 @pytest.mark.parametrize("https", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(run_dir, tell, tmp_path, kind, https):
+def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(
+    run_dir, checkpoint, tell, tmp_path, kind, https, xet
+):
     options, faults, reason = REFUSALS[kind]
-    with sound(tmp_path / "hub", xet=https, https=https) as hub:
+    with opened(tmp_path / "hub", checkpoint, xet=xet, https=https) as hub:
         hub.faults.extend(faults)
         done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, **options)
         assert done.returncode in (1, 2)
@@ -246,8 +260,60 @@ def test_a_push_that_cannot_work_says_so_in_a_line_and_leaves_nothing(run_dir, t
 
 
 @pytest.mark.slow
-def test_what_is_public_is_pushed_to_only_if_asked_for(run_dir, tell, tmp_path):
-    with sound(tmp_path / "hub", xet=False) as hub:
+def test_a_base_or_licence_that_the_hub_does_not_know_is_refused(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        for words, reason in (
+            (["--base-model", "alice/tiny-burt"], "base alice/tiny-burt: there is no such repository"),
+            (["--base-model", f"{BASE}@nowhere"], f"base {BASE}: the repository has no such revision"),
+            (["--base-model", BASE, "--license", "my own"], 'the Hub refuses the card: - "license" must be one of'),
+        ):
+            done = tell(hub, "push", run_dir, REPO, *words)
+            assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert not hub.storage.repository(REPO).exists or hub.files(REPO).keys() == {".gitattributes"}
+
+
+@pytest.mark.slow
+def test_a_card_that_was_edited_on_the_hub_stays_until_it_shall_not(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        push = ["push", run_dir, REPO, "--base-model", BASE]
+        assert tell(hub, *push).returncode == 0
+        ours = hub.files(REPO)["README.md"]
+        edited = ours.replace(b"## Limits", b"## Limits\r\n\r\nNot for medical texts.")
+        hub.move_branch(REPO, files={"README.md": edited})
+        for licence in ("mit", "apache-2.0"):
+            done = tell(hub, *push, "--license", licence)
+            assert (done.returncode, "--replace-card" in done.stderr) == (0, True), done.stderr
+            assert hub.files(REPO)["README.md"] == edited
+        assert len(hub.commits(REPO)) == 3
+        hub.move_branch(REPO, files={"README.md": ours.replace(b"\n", b"\r\n")})  # a browser saved it
+        assert tell(hub, *push, "--license", "mit").returncode == 0
+        assert b"license: mit" in hub.files(REPO)["README.md"]
+        hub.move_branch(REPO, files={"README.md": edited})
+        assert tell(hub, *push, "--replace-card").returncode == 0
+        assert hub.files(REPO)["README.md"] == ours
+
+
+@pytest.mark.slow
+def test_the_token_of_a_login_is_used_and_never_told(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False, https=True) as hub:
+        home = tmp_path / "home"
+        words = ["hf", "auth", "login", "--token", "hf_alice_write"]
+        program = f"import sys; from huggingface_hub.cli.hf import main; sys.argv = {words}; main()"
+        logged_in = tell(hub, "-c", program, token="", home=home)
+        assert logged_in.returncode == 0, logged_in.stderr
+        pushed = tell(hub, "push", run_dir, REPO, "--base-model", BASE, token="", home=home)
+        assert pushed.returncode == 0, pushed.stderr
+        pulled = tell(hub, "pull", REPO, token="", home=home)
+        assert pulled.returncode == 0, pulled.stderr
+        told = pushed.stdout + pushed.stderr + pulled.stdout + pulled.stderr
+        assert "hf_alice_write" not in told
+        assert not [path for path in Path(pulled.stdout.strip()).iterdir() if b"hf_alice" in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_what_is_public_is_pushed_to_only_if_asked_for(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         create(hub, "mood")
         done = tell(hub, "push", run_dir, REPO, "--base-model", BASE)
         assert (done.returncode, "Pass --public" in done.stderr) == (2, True)
@@ -257,8 +323,8 @@ def test_what_is_public_is_pushed_to_only_if_asked_for(run_dir, tell, tmp_path):
 
 
 @pytest.mark.slow
-def test_branches_and_pull_requests_get_it_once(run_dir, tell, tmp_path):
-    with sound(tmp_path / "hub", xet=False) as hub:
+def test_branches_and_pull_requests_get_it_once(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         for _ in range(2):
             done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--revision", "try/one")
             assert done.returncode == 0, done.stderr
@@ -274,8 +340,8 @@ def test_branches_and_pull_requests_get_it_once(run_dir, tell, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
-def test_a_byte_that_came_changed_is_seen_and_not_kept(run_dir, tell, tmp_path, xet):
-    with sound(tmp_path / "hub", xet=xet) as hub:
+def test_a_byte_that_came_changed_is_seen_and_not_kept(run_dir, checkpoint, tell, tmp_path, xet):
+    with opened(tmp_path / "hub", checkpoint, xet=xet) as hub:
         assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
         hub.corrupt(REPO, "adapter_model.safetensors")
         home = tmp_path / "home"
@@ -284,9 +350,9 @@ def test_a_byte_that_came_changed_is_seen_and_not_kept(run_dir, tell, tmp_path, 
             assert (done.returncode, "adapter_model.safetensors came changed" in done.stderr) == (2, True), done.stderr
 
 
-def test_a_branch_that_moved_is_said_and_a_commit_stays(run_dir, tell, tmp_path):
+def test_a_branch_that_moved_is_said_and_a_commit_stays(run_dir, checkpoint, tell, tmp_path):
     home = tmp_path / "home"
-    with sound(tmp_path / "hub", xet=False) as hub:
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         first = tell(hub, "push", run_dir, REPO, "--base-model", BASE).stdout.strip()
         assert "moved" not in tell(hub, "pull", REPO, home=home).stderr
         second = hub.move_branch(REPO)
@@ -303,8 +369,7 @@ def test_a_branch_that_moved_is_said_and_a_commit_stays(run_dir, tell, tmp_path)
 
 @pytest.mark.slow
 def test_what_cannot_be_pulled_is_a_line(run_dir, checkpoint, tell, tmp_path):
-    with sound(tmp_path / "hub", xet=False) as hub:
-        put_base(hub, checkpoint)
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
         for words, token, reason in (
             (["pull", REPO], "", "no right to read it; log in with `hf auth login`"),
@@ -320,11 +385,12 @@ def test_what_cannot_be_pulled_is_a_line(run_dir, checkpoint, tell, tmp_path):
             assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_a_dry_run_lists_files_and_card_and_asks_nobody(run_dir, call, tmp_path):
+def test_a_dry_run_lists_files_and_card_and_asks_for_nothing_but_the_base(run_dir, call, tmp_path):
     code, out, err = call("push", run_dir, REPO, "--base-model", BASE, "--dry-run")
     assert code == 0, err
     assert {line.split()[-1] for line in out.splitlines() if " bytes  " in line} == SENT
     assert "pipeline_tag: text-classification" in out
+    assert "The card lacks the commit and licence of the base" in err  # there is no network here
 
 
 @pytest.mark.parametrize(
@@ -370,10 +436,10 @@ def test_a_revision_of_a_folder_is_refused(run_dir):
 @pytest.mark.slow
 def test_the_page_on_publishing_runs_as_it_stands(run_dir, tell, tmp_path, checkpoint):
     """In the order of the page; only the names of user and base are put in."""
-    page = (PROJECT / "docs" / "publishing.md").read_text("utf-8").replace("me/mood", REPO)
+    page = (PROJECT / "docs" / "publishing.md").read_text("utf-8").replace(" me/", " alice/").replace('"me/', '"alice/')
     shutil.copytree(run_dir, tmp_path / "runs" / "text_classification")
-    with sound(tmp_path / "hub", xet=False) as hub:
-        base = ["--base-model", f"{BASE}@{put_base(hub, checkpoint)}"]
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        base = ["--base-model", BASE]
         for language, block in re.findall(r"```(sh|python)\n(.*?)\n```", page, re.DOTALL):
             lines = [["-c", block]] if language == "python" else [shlex.split(line)[1:] for line in block.splitlines()]
             for words in lines:
