@@ -32,6 +32,7 @@ from nlp_transfer.checkpoints import Model, Origin, quiet_transformers
 from nlp_transfer.durable import naming
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line
 from nlp_transfer.fingerprints import hash_files
+from nlp_transfer.inspection import read_json
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM
 from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest
 from nlp_transfer.metrics import Metrics
@@ -97,9 +98,15 @@ def save_tried(model: Model, task: AnyTask, tried: Tried, folder: Path) -> Path:
 
 
 def refuse_other_content(folder: Path) -> None:
-    """A saved model is replaced as a whole; nothing else may stand in its place."""
-    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+    """A saved model is replaced as a whole; nothing else may stand in its place, or lie in it."""
+    if not folder.exists():
+        return
+    listed = read_json(folder / MANIFEST_FILE).get("sha256") if (folder / MANIFEST_FILE).is_file() else None
+    if not isinstance(listed, dict):
         raise ConfigError(f"{folder} is there already and is no saved model. Name another folder.")
+    known = {MANIFEST_FILE, "README.md", *listed}
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
+        raise ConfigError(f"{folder} would be replaced, and {others[0]} in it is no part of a model. Move it away.")
 
 
 def write_model(model: Model, task: AnyTask, tried: Tried, folder: Path) -> None:

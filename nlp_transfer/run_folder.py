@@ -39,7 +39,6 @@ from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.metrics import LabelScore, Metrics
-from nlp_transfer.reporting.plots import draw_confusion, draw_curves
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.signals import RECEIVED
@@ -107,6 +106,8 @@ def described_part(part: Any) -> dict[str, Any]:
 def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
     """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
     if processes().is_main_process:
+        from nlp_transfer.reporting.plots import draw_confusion, draw_curves  # matplotlib takes most of a second
+
         log = read_lines(run_dir / LOG_FILE)
         pairs = zip(evaluation.examples, evaluation.predictions, strict=True)
         records = [task.record(example, prediction) for example, prediction in pairs]
@@ -242,7 +243,7 @@ def machine() -> str:
 
 
 def command() -> str:
-    return f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ def push(
     licence: Annotated[str | None, tyro.conf.arg(aliases=["--license"])] = None,
     base_model: str | None = None,
     replace_card: bool = False,
+    examples: bool = True,
 ) -> None:
     """Put a model, or a bank of adapters, on the Hub, with a card: its own files alone; prints the commit.
 
@@ -36,11 +37,18 @@ def push(
         licence: Of the model, such as apache-2.0, for the card.
         base_model: Hub id of the base, as org/name or org/name@revision, where it was trained from a folder.
         replace_card: Replace the card there, also if it was edited on the Hub.
+        examples: Send the few texts of the data that the model keeps, and show three of them in the card.
     """
     from nlp_transfer.hub.push import push as push_model
 
     settings = {"public": public, "dry_run": dry_run, "revision": revision, "tag": tag, "pull_request": pull_request}
-    settings |= {"message": message, "licence": licence, "base_model": base_model, "replace_card": replace_card}
+    settings |= {
+        "message": message,
+        "licence": licence,
+        "base_model": base_model,
+        "replace_card": replace_card,
+        "examples": examples,
+    }
     if commit := push_model(folder, repo, **settings):  # type: ignore[arg-type]
         print(commit)
 

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from nlp_transfer.hub.card import PIPELINE, Card, licence, link, results
+from nlp_transfer.hub.markdown import block
 from nlp_transfer.hub.snippets import asked_of, own_snippet, plain_snippet
 from nlp_transfer.reporting.tables import markdown_table
 
@@ -20,8 +21,9 @@ def make_bank_card(cards: Sequence[Card]) -> str:
         f"# {first.repo.rpartition('/')[2]}",
         f"{len(cards)} adapters on {link(first.base)}. One copy of it in memory answers for all, in mixed batches.",
         adapters(cards),
-        f"## Use\n\n```python\n{bank_snippet(cards)}\n```",
-        f"One adapter with plain PEFT; the others are named in the same way:\n\n```python\n{plain_snippet(first)}\n```",
+        f"## Use\n\n{block(bank_snippet(cards), 'python')}",
+        "One adapter with plain PEFT; the others are named in the same way:",
+        block(plain_snippet(first), "python"),
         "## Limits\n\nEach adapter has limits of its own: see its card, in its folder.",
         licence(first),
     ]

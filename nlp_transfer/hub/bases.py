@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from nlp_transfer.hub.patience import WAITS, persistently
 from nlp_transfer.known_checkpoints import MINILM_HUB_ID, PACKAGED_MINILM
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.progress import say
+
+LICENCE = re.compile(r"[\w.+-]{1,60}")
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ def base_on_hub(manifest: Manifest, base_model: str | None, folder: Path) -> Bas
     )
 
 
-def looked_up(base: Base, *, patience: float, dry_run: bool) -> Base:
+def looked_up(base: Base, *, patience: float, dry_run: bool, public: bool) -> Base:
     """With its commit, where a branch was named or nothing, and its licence. A dry run asks once, and goes on without.
 
-    Raises ConfigError where the Hub has no such base, or not for this token; HubError where it does not answer.
+    Raises ConfigError where the Hub has no such base, or not for this token, and for one that is private under a model
+    that is public; HubError where it does not answer.
     """
     if not base.is_on_hub:
         return base
@@ -70,13 +74,14 @@ def looked_up(base: Base, *, patience: float, dry_run: bool) -> Base:
             raise
         say(f"{error} The card lacks the commit and licence of the base.")
         return base
-    return Base(base.name, info.sha, is_on_hub=True, licence=stated_licence(info.card_data))
+    if info.private and public:
+        raise ConfigError(f"The base {base.name} is private, and a public card would tell of it. Leave --public out.")
+    return Base(base.name, info.sha, is_on_hub=True, licence=licence_stated(info.card_data))
 
 
-def stated_licence(card: Any) -> str | None:
-    """A card may name one, several, or a name of its own beside "other"."""
+def licence_stated(card: Any) -> str | None:
+    """By whoever wrote the card: a word, or nothing; with "other" there is a name of its own beside it."""
     stated = getattr(card, "license", None)
-    own = getattr(card, "license_name", None)
-    if isinstance(stated, list):
-        return ", ".join(map(str, stated)) or None
-    return str(own or stated) if stated else None
+    if stated == "other":
+        stated = getattr(card, "license_name", None) or stated
+    return stated if isinstance(stated, str) and LICENCE.fullmatch(stated) else None

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from nlp_transfer.data.tables import HUB_PREFIX
 from nlp_transfer.hub.bases import Base
+from nlp_transfer.hub.markdown import block, code, plain
 from nlp_transfer.hub.snippets import own_snippet, plain_snippet
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.tables import markdown_table
@@ -105,7 +106,7 @@ def metadata(card: Card) -> ModelCardData:
         pipeline_tag=PIPELINE[card.task["name"]],
         tags=["nlp-transfer", *(["lora"] if card.manifest.adapter == "lora" else [])],
         model_name=card.name,
-        eval_results=results(card),
+        eval_results=results(card) or None,
         **extra,
     )
 
@@ -116,7 +117,7 @@ def results(card: Card) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=PIPELINE[card.task["name"]],
-            dataset_type=name.removeprefix(HUB_PREFIX).partition("@")[0] if name.startswith(HUB_PREFIX) else "private",
+            dataset_type=hub_data(name) or "private",
             dataset_name=name,
             dataset_split=split,
             metric_type=HUB_METRICS[metric][0],
@@ -128,8 +129,16 @@ def results(card: Card) -> list[EvalResult]:
     ]
 
 
+def hub_data(name: str) -> str | None:
+    """``org/name`` of ``hub:org/name@revision:config/split``."""
+    if not name.startswith(HUB_PREFIX):
+        return None
+    spelled = name.removeprefix(HUB_PREFIX).rpartition("/")[0]
+    return spelled.partition(":")[0].partition("@")[0]
+
+
 def what_it_does(card: Card) -> str:
-    names = ", ".join(f"`{name}`" for name in card.classes)
+    names = ", ".join(map(code, card.classes))
     what = {
         "ner": f"Finds entities of {len(card.classes)} types in texts: {names}.",
         "text_classification": f"Classifies {'pairs of texts' if card.task.get('text_pair') else 'texts'} into "
@@ -148,14 +157,14 @@ def link(base: Base) -> str:
 
 def usage(card: Card) -> list[str]:
     ours = (
-        f"```python\n{own_snippet(card)}\n```\n\n"
+        f"{block(own_snippet(card), 'python')}\n\n"
         "Files are compared with their sha256, the base with the one it was trained on; labels, limits and thresholds "
         "come with it."
     )
     if card.manifest.adapter == "onnx":
         return ["## Use", ours]
     title = "With plain PEFT" if card.is_adapter else "With plain transformers"
-    return ["## Use", ours, f"## {title}", f"```python\n{plain_snippet(card)}\n```"]
+    return ["## Use", ours, f"## {title}", block(plain_snippet(card), "python")]
 
 
 def scores(card: Card) -> list[str]:
@@ -166,7 +175,13 @@ def scores(card: Card) -> list[str]:
     sections = ["## Scores", markdown_table(["part", "metric", "value"], rows)]
     if card.summary:
         cells = [
-            [row["label"], f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", f"{row['support']:,}"]
+            [
+                plain(row["label"]),
+                f"{row['precision']:.3f}",
+                f"{row['recall']:.3f}",
+                f"{row['f1']:.3f}",
+                f"{row['support']:,}",
+            ]
             for row in sorted(card.summary["per_label"], key=lambda row: (row["f1"], row["label"]))
         ]
         sections += [f"Each label on the {card.summary['part']} part, weakest first:"]
@@ -179,23 +194,21 @@ def limits(card: Card) -> str:
         "head": "only their beginning is read",
         "head_tail": "only their beginning and their end are read",
         "windows": "they are read in windows, each part once",
-    }[card.task.get("long_texts", "head")]
+    }[card.task.get("long_texts", "windows" if card.is_tagger else "head")]
     lines = [f"- Texts of more than {card.manifest.max_tokens} tokens: {read}."]
     if card.is_tagger:
         lines.append("- Plain libraries cut long texts, and do not see to it that tags are a legal IOB2 sequence.")
     if card.task.get("multi_label"):
         stated = card.task.get("thresholds") or [0.5] * len(card.classes)
-        pairs = ", ".join(f"`{name}` {value:g}" for name, value in zip(card.classes, stated, strict=True))
+        pairs = ", ".join(f"{code(name)} {value:g}" for name, value in zip(card.classes, stated, strict=True))
         lines.append(f"- A label is predicted from this probability on: {pairs}.")
     weak = [r for r in (card.summary or {}).get("per_label", []) if r["support"] and r["f1"] < WEAK]
     if weak:
-        named = ", ".join(f"`{row['label']}` ({row['f1']:.2f})" for row in weak[:MAX_NAMED])
+        named = ", ".join(f"{code(row['label'])} ({row['f1']:.2f})" for row in weak[:MAX_NAMED])
         lines.append(f"- Weak labels, with an F1 below {WEAK}: {named}{' and more' if len(weak) > MAX_NAMED else ''}.")
     unseen = [row["label"] for row in (card.summary or {}).get("per_label", []) if not row["support"]]
     if unseen:
-        lines.append(
-            f"- Not in the scored part, so not measured: {', '.join(f'`{name}`' for name in unseen[:MAX_NAMED])}."
-        )
+        lines.append(f"- Not in the scored part, so not measured: {', '.join(map(code, unseen[:MAX_NAMED]))}.")
     lines.append("- It knows the language and the kind of text that it was trained on; others were not measured.")
     return "\n\n".join(["## Limits", "\n".join(lines)])
 
@@ -204,7 +217,12 @@ def data(card: Card) -> list[str]:
     if not card.summary:
         return []
     rows = [
-        [name, f"{part['examples']:,}", part["file"], f"`{part['sha256'][:16]}`" if part["sha256"] else "not a file"]
+        [
+            name,
+            f"{part['examples']:,}",
+            plain(part["file"]),
+            f"`{part['sha256'][:16]}`" if part["sha256"] else "not a file",
+        ]
         for name, part in card.summary["data"].items()
     ]
     return ["## Data", markdown_table(["part", "examples", "file", "sha256 of what was read"], rows)]
@@ -224,7 +242,7 @@ def making(card: Card) -> list[str]:
         f"- {run['seconds']:,.0f} s on {run['machine']}",
         f"- {versions}",
     ]
-    return ["## How it was made", "\n".join(lines), f"```sh\n{run['command']}\n```"]
+    return ["## How it was made", "\n".join(lines), block(run["command"], "sh")]
 
 
 def licence(card: Card) -> str:

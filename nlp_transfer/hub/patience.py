@@ -40,6 +40,8 @@ def persistently(what: str, attempt: Callable[[], T], *, seconds: float, waits: 
                 raise refusal(what, error) from error
             if isinstance(error, ValueError) and str(error).startswith(ODD_CARD):
                 raise ConfigError(f"{what}: the Hub refuses the card: {' '.join(str(error).split()[5:])}") from error
+            if isinstance(error, OSError) and error.filename is not None:  # of a file here
+                raise
             if wait is None or not may_pass(error):
                 raise HubError(f"{what}: {reason(error)}. Give the same command again to go on.") from error
             seconds_off = max(wait, min(asked_for(error), MAX_WAIT))
@@ -92,7 +94,8 @@ def reason(error: Exception) -> str:
     said = getattr(error, "server_message", None)
     if isinstance(error, HfHubHTTPError):
         return f"the Hub answers {status_of(error)}{f' ({said})' if said else ''}"
-    return f"no connection ({type(error).__name__}: {first_line(error)})"
+    what = "no connection" if may_pass(error) else "huggingface_hub fails"
+    return f"{what} ({type(error).__name__}: {first_line(error)})"
 
 
 def refusal(what: str, error: HfHubHTTPError) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +11,17 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from nlp_transfer.artifacts import refuse_existing
+from nlp_transfer.artifacts import put_in_place, refuse_existing, refuse_other_content
+from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ArtifactError, ConfigError, HubError
 from nlp_transfer.hub.banks import BANK_FILE, listed_hashes, members_of
 from nlp_transfer.hub.content import Remote, is_same, look_at
 from nlp_transfer.hub.names import HUB_ID
 from nlp_transfer.hub.patience import persistently
-from nlp_transfer.hub.published import CARD_FILE
 from nlp_transfer.hub.push import BYTES_A_SECOND, PATIENCE
+from nlp_transfer.hub.theirs import CARD_FILE
 from nlp_transfer.inspection import read_json
-from nlp_transfer.manifest import MANIFEST_FILE
+from nlp_transfer.manifest import MANIFEST_FILE, read_manifest
 from nlp_transfer.reporting.progress import say
 
 MOST_BYTES = 2**33
@@ -38,20 +40,52 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
     name, _, at = repo.partition("@")
     if not HUB_ID.fullmatch(name):
         raise ConfigError(f"A repository is named 'user/name', got '{repo}'.")
-    folder = (
-        from_cache(name, revision or at or None) if constants.HF_HUB_OFFLINE else from_hub(name, revision or at or None)
-    )
+    if at and revision is not None:
+        raise ConfigError(f"'{repo}' names a revision already, and '{revision}' is another. Leave one out.")
+    wanted = revision or at or None
+    folder = from_cache(name, wanted) if constants.HF_HUB_OFFLINE else from_hub(name, wanted)
     if output is None:
         return folder
-    shutil.rmtree(output, ignore_errors=True)
-    shutil.copytree(folder, output)  # the files themselves, where the cache holds links
+    copy(folder, output)
     return output
 
 
+def copy(folder: Path, output: Path) -> None:
+    """What belongs to it, the files themselves where the cache holds links; whole, or what was there before."""
+    staged = output.with_name(f".{output.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        for name in content(folder):
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, staged / name)
+        put_in_place(staged, output)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def content(folder: Path) -> list[str]:
+    """The files of a model, or of a bank and its adapters, by their own lists; cards that are there."""
+    members = members_of(folder)
+    inside = [f"{name}/" for name in members] if members else [""]
+    cards = [f"{place}{CARD_FILE}" for place in {"", *inside} if (folder / place / CARD_FILE).is_file()]
+    listed = [file for place in inside for file in listed_files(folder, f"{place}{MANIFEST_FILE}")]
+    manifests = [f"{place}{MANIFEST_FILE}" for place in inside]
+    return [*manifests, *listed, *cards, *([BANK_FILE] if members else [])]
+
+
 def refuse_taken(output: Path, *, overwrite: bool) -> None:
-    """Banks are replaced as models are."""
+    """Banks are replaced as models are: only if nothing else lies there."""
+    if output.is_symlink():
+        raise ConfigError(f"{output} is a link. Name the folder itself.")
     if not (overwrite and (output / BANK_FILE).is_file()):
-        refuse_existing(output, overwrite=overwrite)
+        return refuse_existing(output, overwrite=overwrite)
+    known = {BANK_FILE, CARD_FILE, *members_of(output)}
+    for path in output.iterdir():
+        if path.name not in known:
+            raise ConfigError(f"{path} is no part of the bank that would be replaced. Name another folder.")
+        if path.is_dir():
+            refuse_other_content(path)
+    return None
 
 
 def local_folder(model: str | Path, revision: str | None = None) -> Path:
@@ -93,17 +127,24 @@ def from_hub(name: str, revision: str | None) -> Path:
         raise ArtifactError(
             f"{name} has no {MANIFEST_FILE}, so it is no model of nlp-transfer. `nlp-transfer convert` makes one of it."
         )
-    note_commit(name, revision or constants.DEFAULT_REVISION, remote.commit)
     manifests = [MANIFEST_FILE]
     if BANK_FILE in remote.hashes:
         members = listed_hashes(fetch(name, remote, [BANK_FILE], what) / BANK_FILE)
         manifests = [f"{member}/{MANIFEST_FILE}" for member in members]
     folder = fetch(name, remote, manifests, what)
-    listed = [file for manifest in manifests for file in listed_files(folder, manifest)]
-    beside = [file for file in (CARD_FILE, BANK_FILE) if file in remote.hashes]
-    fetch(name, remote, [*manifests, *(file for file in listed if file in remote.hashes), *beside], what)
-    members_of(folder)  # of a bank: whether each is the one that is listed
+    listed = {file for manifest in manifests for file in listed_files(folder, manifest)}
+    cards = {f"{manifest.removesuffix(MANIFEST_FILE)}{CARD_FILE}" for manifest in manifests}
+    there = {*listed, *cards, *manifests, CARD_FILE, BANK_FILE} & remote.hashes.keys()
+    fetch(name, remote, sorted(there), what)
+    check(folder)
+    note_commit(name, revision or constants.DEFAULT_REVISION, remote.commit)
     return folder
+
+
+def check(folder: Path) -> None:
+    """Raises ArtifactError where a model, or one of a bank, is not what its lists say."""
+    for model in members_of(folder).values() or [folder]:
+        read_manifest(model)
 
 
 def listed_files(folder: Path, manifest: str) -> list[str]:
@@ -126,7 +167,7 @@ def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
     folder = Path(
         persistently(
             what,
-            lambda: snapshot_download(name, revision=remote.commit, allow_patterns=files),
+            lambda: snapshot_download(name, revision=remote.commit, allow_patterns=list(map(glob.escape, files))),
             seconds=PATIENCE + size / BYTES_A_SECOND,
         )
     )
@@ -150,6 +191,7 @@ def from_cache(name: str, revision: str | None) -> Path:
     for path in (folder / MANIFEST_FILE, folder / BANK_FILE):
         if path.is_symlink() and not is_same(path, path.readlink().name):
             raise ArtifactError(f"{path} was changed since it was pulled. Remove it, and pull it again.")
+    check(folder)
     return folder
 
 
@@ -161,4 +203,4 @@ def note_commit(name: str, revision: str, commit: str) -> None:
         say(f"{name}: {revision} has moved since it was last pulled, from {before[:12]} to {commit[:12]}.")
     if revision != commit:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(commit, "utf-8")
+        replace_file(path, commit.encode())

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from nlp_transfer.errors import ConfigError, HubError
-from nlp_transfer.hub.banks import BANK_FILE
+from nlp_transfer.errors import ConfigError, HubError, counted
+from nlp_transfer.hub.bases import licence_stated
 from nlp_transfer.hub.content import Remote, is_same, look_at
-from nlp_transfer.hub.edits import is_as_written
 from nlp_transfer.hub.names import HUB_ID
 from nlp_transfer.hub.patience import persistently
-from nlp_transfer.hub.published import CARD_FILE, Publication, stage
-from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, ONNX_FILES, WHOLE_FILES
+from nlp_transfer.hub.published import Publication, num_examples, stage
+from nlp_transfer.hub.theirs import CARD_FILE, is_card, is_edited, is_picture, pushed_before
 from nlp_transfer.reporting.progress import say
-from nlp_transfer.training.log import CONFUSION_FILE, CURVES_FILE
 
-OURS = {*ADAPTER_FILES, *WHOLE_FILES, *ONNX_FILES, MANIFEST_FILE, CURVES_FILE, CONFUSION_FILE}
-"""What a model that is replaced may have had."""
 PATIENCE, BYTES_A_SECOND = 60.0, 100_000
 """Seconds for each try, and more for large files, at a slow connection's rate."""
 MESSAGE = "Upload a model of nlp-transfer"
@@ -38,6 +34,7 @@ class Sending:
     """By name in the repository."""
     message: str
     replace_card: bool
+    tag: str | None
 
 
 def push(
@@ -53,6 +50,7 @@ def push(
     licence: str | None = None,
     base_model: str | None = None,
     replace_card: bool = False,
+    examples: bool = True,
     patience: float = PATIENCE,
 ) -> str:
     """Send the model in ``folder`` (of a run, or its model) to ``repo`` ("user/name") and give the commit's id. A
@@ -61,7 +59,8 @@ def push(
     Only the files that the manifest lists are sent, with a card, and the pictures of the run where the model still
     stands in it. A new repository is private unless ``public``. ``revision`` is a branch, made if need be;
     ``pull_request`` opens one instead. Run again, it sends what is missing, and nothing if nothing is. A card that was
-    edited on the Hub stays, unless ``replace_card``.
+    edited on the Hub stays, unless ``replace_card``; its licence stays unless another is given. Without ``examples`` no
+    text of the data goes with the model.
 
     Raises ConfigError for a missing token, names and rights, and adapters of several bases; ArtifactError for a damaged
     model, and for secrets in what would be sent; HubError where the Hub does not answer for half a minute.
@@ -70,23 +69,36 @@ def push(
     if not dry_run:
         refuse_no_way_there()
     with tempfile.TemporaryDirectory() as made:
-        publication = Publication(repo, licence, base_model, patience, dry_run)
+        if licence is None and not dry_run:
+            licence = persistently(f"push to {repo}", lambda: licence_there(HfApi(), repo), seconds=patience)
+        publication = Publication(repo, licence, base_model, patience, dry_run, public, examples)
         files = stage(Path(folder).expanduser(), Path(made), publication)
+        told = f"{counted(num_examples(files), 'text')} of the data with it as examples"
         if dry_run:
             show(files)
+            say(f"There would be {told} (--no-examples: none).")
             return ""
         seconds = patience + sum(path.stat().st_size for path in files.values()) / BYTES_A_SECOND
-        sending = Sending(HfApi(), repo, files, message, replace_card)
+        sending = Sending(HfApi(), repo, files, message, replace_card, tag)
 
         def attempt() -> str:
             make_room(sending, public=public, branch=revision)
+            refuse_taken_tag(sending)
             return propose(sending) if pull_request else send(sending, revision)
 
         commit = persistently(f"push to {repo}", attempt, seconds=seconds)
         if tag is not None:
-            persistently(f"tag '{tag}' of {repo}", tagging(sending, tag, commit), seconds=seconds)
-    say(f"{repo} holds it at {commit}.")
+            persistently(f"tag '{tag}' of {repo}", lambda: put_tag(sending, tag, commit), seconds=seconds)
+    say(f"{repo} holds it at {commit}, {told}.")
     return commit
+
+
+def licence_there(api: HfApi, repo: str) -> str | None:
+    """As the card states it that is there already."""
+    try:
+        return licence_stated(api.model_info(repo).card_data)
+    except RepositoryNotFoundError:
+        return None
 
 
 def check_names(repo: str, *, pull_request: bool, revision: str | None) -> None:
@@ -126,14 +138,16 @@ def make_room(to: Sending, *, public: bool, branch: str | None) -> None:
 def send(to: Sending, revision: str | None, *, opens: bool = False) -> str:
     """One commit on what is there now, if anything differs. What differs afterwards raises HubError."""
     before = look_at(to.api, to.repo, revision)
-    files = to.files if to.replace_card else without_edited_card(to, before)
-    if is_complete(files, before.hashes):
+    files = wanted(to, before)
+    unwanted = stale(to, before)
+    if not differing(files, before.hashes) and not unwanted:
         return before.commit
-    additions = [CommitOperationAdd(name, path) for name, path in files.items()]
-    deletions = [CommitOperationDelete(name) for name in stale(files, before.hashes)]
     made = to.api.create_commit(
         to.repo,
-        [*additions, *deletions],
+        [
+            *(CommitOperationAdd(name, path) for name, path in files.items()),
+            *(CommitOperationDelete(name) for name in unwanted),
+        ],
         commit_message=to.message,
         revision=revision,
         parent_commit=before.commit,
@@ -147,49 +161,61 @@ def send(to: Sending, revision: str | None, *, opens: bool = False) -> str:
 
 def propose(to: Sending) -> str:
     """A pull request, unless one that is open holds the same already, or the main branch does."""
-    for reference in to.api.list_repo_refs(to.repo, include_pull_requests=True).pull_requests or []:
-        proposed = look_at(to.api, to.repo, reference.ref)
-        if is_complete(to.files, proposed.hashes):
+    files = wanted(to, look_at(to.api, to.repo, None))
+    for opened in to.api.get_repo_discussions(to.repo, discussion_type="pull_request", discussion_status="open"):
+        proposed = look_at(to.api, to.repo, opened.git_reference)
+        if not differing(files, proposed.hashes):
             return proposed.commit
     return send(to, None, opens=True)
 
 
-def without_edited_card(to: Sending, before: Remote) -> dict[str, Path]:
-    """Somebody's work on the card is not ours to undo."""
-    card = to.files[CARD_FILE]
-    if CARD_FILE not in before.hashes or is_same(card, before.hashes[CARD_FILE]):
+def wanted(to: Sending, there: Remote) -> dict[str, Path]:
+    """All files, but for cards that are not ours to replace: those a person has worked on, and, if nothing else
+    differs, those of a run where the model was pushed without its run.
+    """
+    cards = [name for name in to.files if is_card(name) and name in there.hashes]
+    differ = [name for name in cards if not is_same(to.files[name], there.hashes[name])]
+    if to.replace_card or not differ:
         return to.files
-    theirs = Path(to.api.hf_hub_download(to.repo, CARD_FILE, revision=before.commit))
-    if is_as_written(theirs.read_text("utf-8", errors="replace")):
-        return to.files
-    say(f"The card of {to.repo} was not written by us, or edited since, and stays. To replace it, pass --replace-card.")
-    return {name: path for name, path in to.files.items() if name != CARD_FILE}
+    kept = [name for name in differ if is_edited(to.api, to.repo, there, name)]
+    if kept:
+        say(f"{kept[0]} of {to.repo} was not written by us, or edited since, and stays. Pass --replace-card if not.")
+    if has_pictures(there.hashes) and not has_pictures(to.files) and not other_model(to, there):
+        say(f"{to.repo} holds this model already, with the card and pictures of its run, which stay.")
+        kept = cards
+    return {name: path for name, path in to.files.items() if name not in kept}
 
 
-def is_complete(files: dict[str, Path], theirs: dict[str, str]) -> bool:
-    return not differing(files, theirs) and not stale(files, theirs)
+def has_pictures(names: Iterable[str]) -> bool:
+    return any(map(is_picture, names))
+
+
+def other_model(to: Sending, there: Remote) -> bool:
+    """Whether more differs than cards."""
+    return bool(differing({name: path for name, path in to.files.items() if not is_card(name)}, there.hashes))
 
 
 def differing(files: dict[str, Path], theirs: dict[str, str]) -> list[str]:
     return [name for name, path in files.items() if name not in theirs or not is_same(path, theirs[name])]
 
 
-def stale(files: dict[str, Path], theirs: dict[str, str]) -> list[str]:
-    """Of a model, or of adapters of a bank, that stood there before."""
-    inside = {*OURS, CARD_FILE} if BANK_FILE in theirs else set()
-    return sorted(
-        name
-        for name in theirs.keys() - files.keys()
-        if name in OURS or name == BANK_FILE or (name.count("/") == 1 and name.partition("/")[2] in inside)
-    )
+def stale(to: Sending, there: Remote) -> list[str]:
+    """What an earlier push has put there and this one does not."""
+    gone = sorted(pushed_before(to.api, to.repo, there) - to.files.keys())
+    return [name for name in gone if not is_picture(name)] if gone and not other_model(to, there) else gone
 
 
-def tagging(to: Sending, tag: str, commit: str) -> Callable[[], None]:
-    def attempt() -> None:
-        tags = {reference.name: reference.target_commit for reference in to.api.list_repo_refs(to.repo).tags}
-        if tags.get(tag, commit) != commit:
-            raise ConfigError(f"{to.repo} has a tag '{tag}' already, at {tags[tag][:12]}. Name another one.")
-        if tag not in tags:
-            to.api.create_tag(to.repo, tag=tag, revision=commit)
+def refuse_taken_tag(to: Sending) -> None:
+    """Before anything is sent: a tag of that name may only stand at this very model."""
+    at = tags_of(to).get(to.tag or "")
+    if at is not None and other_model(to, look_at(to.api, to.repo, at)):
+        raise ConfigError(f"{to.repo} has a tag '{to.tag}' already, at {at[:12]}. Name another one.")
 
-    return attempt
+
+def put_tag(to: Sending, tag: str, commit: str) -> None:
+    if tag not in tags_of(to):
+        to.api.create_tag(to.repo, tag=tag, revision=commit)
+
+
+def tags_of(to: Sending) -> dict[str, str]:
+    return {reference.name: reference.target_commit for reference in to.api.list_repo_refs(to.repo).tags}

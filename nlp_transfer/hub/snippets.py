@@ -52,6 +52,7 @@ def plain_adapter(card: Card) -> list[str]:
     auto = AUTO_CLASS[card.task["name"]]
     inside = f', subfolder="{card.member}"' if card.member else ""
     revision = f', revision="{card.base.revision}"' if card.base.revision else ""
+    revision_item = f', "revision": "{card.base.revision}"' if card.base.revision else ""
     return [
         "import json",
         "",
@@ -60,9 +61,10 @@ def plain_adapter(card: Card) -> list[str]:
         "import transformers",
         "from huggingface_hub import hf_hub_download",
         "",
-        f'with open(hf_hub_download("{card.repo}", "manifest.json"{inside})) as file:',
+        f'with open(hf_hub_download("{card.repo}", "manifest.json"{inside}), encoding="utf-8") as file:',
         '    labels = json.load(file)["task"]["labels"]',
-        f'base = transformers.{auto}.from_pretrained("{card.base.name}"{revision}, num_labels=len(labels))',
+        f'options = {{"num_labels": len(labels), "ignore_mismatched_sizes": True{revision_item}}}',
+        f'base = transformers.{auto}.from_pretrained("{card.base.name}", **options)',
         f'model = peft.PeftModel.from_pretrained(base, "{card.repo}"{inside}).eval()',
         f'tokenizer = transformers.AutoTokenizer.from_pretrained("{card.base.name}"{revision})',
     ]

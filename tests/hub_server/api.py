@@ -239,22 +239,30 @@ def open_discussion(call: Call) -> Response:
     return JSONResponse({"num": number, "pullRequest": True})
 
 
+def discussions(call: Call) -> Response:
+    """All on one page."""
+    repository = call.repository()
+    is_open = call.request.query_params.get("status") == "open"
+    found = [e for e in repository.details["discussions"] if not is_open or e["status"] in ("draft", "open")]
+    listed = [_described(repository, entry) for entry in found]
+    return JSONResponse({"discussions": listed, "count": len(listed), "start": 0})
+
+
 def discussion(call: Call) -> Response:
     repository = call.repository()
-    found = repository.discussion(int(call.parts["number"]))
-    return JSONResponse(
-        {
-            **{name: found[name] for name in ("num", "title", "status", "createdAt")},
-            "author": {"name": found["author"], "type": "user"},
-            "isPullRequest": True,
-            "repo": {"name": repository.id, "type": "model"},
-            "repoOwner": {"name": repository.owner, "type": "user"},
-            "changes": {"base": "refs/heads/main"},
-            "events": [],
-            "filesWithConflicts": [],
-            "diff": "",
-        }
-    )
+    found = _described(repository, repository.discussion(int(call.parts["number"])))
+    more: dict[str, Any] = {"events": [], "filesWithConflicts": [], "diff": ""}
+    return JSONResponse(found | more | {"changes": {"base": "refs/heads/main"}})
+
+
+def _described(repository: Repository, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: entry[name] for name in ("num", "title", "status", "createdAt")},
+        "author": {"name": entry["author"], "type": "user"},
+        "isPullRequest": True,
+        "repo": {"name": repository.id, "type": "model"},
+        "repoOwner": {"name": repository.owner, "type": "user"},
+    }
 
 
 def may_read(call: Call) -> Response:
@@ -290,5 +298,6 @@ ROWS: list[Row] = [
     ("POST", MODEL + "/tag/{revision}", create_tag),
     ("DELETE", MODEL + "/tag/{revision}", delete_tag),
     ("POST", MODEL + "/discussions", open_discussion),
+    ("GET", MODEL + "/discussions", discussions),
     ("GET", MODEL + "/discussions/{number}", discussion),
 ]

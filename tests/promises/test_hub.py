@@ -6,6 +6,7 @@ The server is tests/hub_server: it speaks the Hub's protocol, and is not the Hub
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import shlex
@@ -19,7 +20,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 import nlp_transfer as nt
-from nlp_transfer.hub.leaks import without_folders
+from nlp_transfer.hub.card import hub_data
+from nlp_transfer.hub.leaks import home_pattern, without_folders
+from nlp_transfer.hub.markdown import block, code, plain
 from tests.hub_server.checked import create, sound
 from tests.hub_server.faults import Fault
 from tests.processes import PROJECT, environment, nlp_transfer
@@ -113,7 +116,8 @@ def test_what_was_pushed_answers_the_same_elsewhere(run_dir, checkpoint, tell, t
         assert pushed.stdout.strip() == hub.commits(REPO)[0]
         assert hub.files(REPO).keys() == SENT | {".gitattributes"}
         assert not [request for request in hub.requests if b"canary" in request.body or TOKEN.encode() in request.body]
-        assert not [request for request in hub.requests if str(Path.home()).encode() + b"/" in request.body]
+        for place in (Path.home(), run_dir, Path(checkpoint)):
+            assert not [request for request in hub.requests if str(place).encode() in request.body]
         here = answers(nlp_transfer("predict", run_dir / "model", *TEXTS))
         there = answers(tell(hub, "predict", REPO, *TEXTS))
         assert there == here
@@ -265,7 +269,7 @@ def test_a_base_or_licence_that_the_hub_does_not_know_is_refused(run_dir, checkp
         for words, reason in (
             (["--base-model", "alice/tiny-burt"], "base alice/tiny-burt: there is no such repository"),
             (["--base-model", f"{BASE}@nowhere"], f"base {BASE}: the repository has no such revision"),
-            (["--base-model", BASE, "--license", "my own"], 'the Hub refuses the card: - "license" must be one of'),
+            (["--base-model", BASE, "--license", "my own"], 'the Hub refuses the card: "license" must be one of'),
         ):
             done = tell(hub, "push", run_dir, REPO, *words)
             assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
@@ -292,6 +296,76 @@ def test_a_card_that_was_edited_on_the_hub_stays_until_it_shall_not(run_dir, che
         hub.move_branch(REPO, files={"README.md": edited})
         assert tell(hub, *push, "--replace-card").returncode == 0
         assert hub.files(REPO)["README.md"] == ours
+
+
+@pytest.mark.slow
+def test_what_a_push_did_not_put_there_stays(run_dir, checkpoint, tell, tmp_path):
+    """Of a model that is replaced by another kind nothing is left; what people added is not touched."""
+    theirs = {"config.yaml": b"a: 1", "docs/README.md": b"# By hand", "model.onnx": b"mine"}
+    whole = nt.merge([run_dir / "model"], tmp_path / "whole")
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        assert tell(hub, "push", whole, REPO).returncode == 0
+        assert "tokenizer.json" in hub.files(REPO)
+        hub.move_branch(REPO, files=theirs)
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
+        assert hub.files(REPO).keys() == SENT | theirs.keys() | {".gitattributes"}
+
+
+@pytest.mark.slow
+def test_what_was_pulled_and_is_pushed_again_costs_nothing(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        push = ["push", run_dir, REPO, "--base-model", BASE]
+        assert tell(hub, *push, "--license", "mit", "--tag", "v1").returncode == 0
+        before = hub.files(REPO)
+        assert tell(hub, "pull", REPO, "copy").returncode == 0
+        again = tell(hub, "push", "copy", REPO)
+        assert again.returncode == 0, again.stderr
+        assert hub.files(REPO) == before
+        hub.move_branch(REPO)
+        same = tell(hub, *push, "--tag", "v1")  # the licence is that of the card there
+        assert same.returncode == 0, same.stderr
+        assert hub.files(REPO)["README.md"] == before["README.md"]
+        shutil.copytree(run_dir, tmp_path / "other")
+        model = tmp_path / "other" / "model"
+        raw = json.loads((model / "manifest.json").read_text())
+        (model / "manifest.json").write_text(json.dumps(raw | {"max_tokens": 5}))
+        commits = len(hub.commits(REPO))
+        taken = tell(hub, "push", tmp_path / "other", REPO, "--base-model", BASE, "--tag", "v1")
+        assert (taken.returncode, "has a tag 'v1' already" in taken.stderr) == (2, True)
+        assert len(hub.commits(REPO)) == commits
+
+
+@pytest.mark.slow
+def test_a_failed_pull_leaves_what_was_pulled_before(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
+        home = tmp_path / "home"
+        assert tell(hub, "predict", REPO, TEXTS[0], home=home).returncode == 0
+        hub.move_branch(REPO, files={"manifest.json": b"{}"})
+        assert tell(hub, "pull", REPO, home=home).returncode == 2
+        offline = tell(hub, "predict", REPO, TEXTS[0], home=home, HF_HUB_OFFLINE="1")
+        assert offline.returncode == 0, offline.stderr
+
+
+@pytest.mark.slow
+def test_names_that_are_patterns_bring_nothing_else(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        assert tell(hub, "push", run_dir, REPO, "--base-model", BASE).returncode == 0
+        raw = json.loads(hub.files(REPO)["manifest.json"])
+        raw["sha256"]["*"] = hashlib.sha256(b"star").hexdigest()
+        added = {"*": b"star", "bomb.txt": b"large", "dir/evil.txt": b"evil"}
+        hub.move_branch(REPO, files={"manifest.json": json.dumps(raw).encode(), **added})
+        pulled = tell(hub, "pull", REPO, "copy")
+        assert pulled.returncode == 0, pulled.stderr
+        assert {path.name for path in (tmp_path / "copy").iterdir()} == (SENT | {"*"}) - {"curves.png", "confusion.png"}
+
+
+@pytest.mark.slow
+def test_a_private_base_is_not_told_of_in_public(run_dir, checkpoint, tell, tmp_path):
+    with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
+        hub.make_private(BASE)
+        done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--public")
+        assert (done.returncode, "is private, and a public card" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow
@@ -336,6 +410,11 @@ def test_branches_and_pull_requests_get_it_once(run_dir, checkpoint, tell, tmp_p
         assert hub.files(REPO).keys() == {".gitattributes"}
         assert hub.files(REPO, "refs/pr/1").keys() == SENT | {".gitattributes"}
         assert not (hub.repository(REPO).folder / "refs" / "pr" / "2").exists()
+        hub.move_branch(REPO, files={"README.md": b"# By hand"})
+        for _ in range(2):
+            done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--pull-request", "--license", "mit")
+            assert done.returncode == 0, done.stderr
+        assert not (hub.repository(REPO).folder / "refs" / "pr" / "2").exists()  # the card stays, so it is the same
 
 
 @pytest.mark.slow
@@ -403,7 +482,7 @@ def test_a_secret_in_what_would_be_sent_is_refused(run_dir, call, tmp_path, secr
     (folder / "manifest.json").write_text(json.dumps(raw))
     code, _, err = call("push", folder, REPO, "--base-model", BASE, "--dry-run")
     assert (code, "so nothing was sent" in err) == (2, True)
-    assert len(err.splitlines()) == 1
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == err.splitlines()[-1:]
 
 
 def test_a_base_that_nobody_else_has_is_asked_for(run_dir, call):
@@ -417,9 +496,96 @@ def test_names_that_are_none_are_refused(run_dir, call):
         assert (code, "must be named 'user/name'" in err) == (2, True)
 
 
-def test_commands_lose_the_folders_of_this_machine():
-    command = "nlp-transfer run ner --train /home/me/private/train.conll --run-dir=~/runs/x --checkpoint org/name"
-    assert without_folders(command) == "nlp-transfer run ner --train train.conll --run-dir=x --checkpoint org/name"
+@pytest.mark.parametrize(
+    ("words", "published"),
+    [
+        ("--train /home/me/private/train.conll --run-dir=~/runs/x", "--train train.conll --run-dir=x"),
+        ("--train ../clients/acme/patients.tsv --run-dir runs/merger", "--train patients.tsv --run-dir merger"),
+        ("--train=/srv/acme/lang=en/train.csv --x a,/srv/secret/x", "--train=train.csv --x x"),
+        ("--train /srv/acme/lang=en/train.csv --run-dir " + str(Path.home()) + "/", "--train train.csv --run-dir '~'"),
+        ("--checkpoint ./private/bert", "--checkpoint org/base"),
+        ("--checkpoint=file:///srv/secret/bert", "--checkpoint=org/base"),
+        ("--train hub:org/name@main:small --training.seed 1", "--train hub:org/name@main:small --training.seed 1"),
+        ("--train 'C:\\Users\\me\\train.csv'", "--train train.csv"),
+    ],
+)
+def test_commands_lose_the_folders_of_this_machine(words, published):
+    assert without_folders(f"nlp-transfer run ner {words}", "org/base") == f"nlp-transfer run ner {published}"
+
+
+def test_a_command_that_cannot_be_read_is_left_out_but_for_its_name():
+    assert without_folders("o'neil.py --train /srv/x.csv", "org/base") == "o'neil.py"
+
+
+@pytest.mark.parametrize(
+    ("home", "text", "fits"),
+    [
+        ("/root", '"/root"', True),
+        ("/root", "cd /root now", True),
+        ("/root", "/rooted/x", False),
+        ("/root", "my/root/x", False),
+        ("/home/jürgen", "in /home/j\\u00fcrgen/x", True),
+        ("/", "a / b", False),
+    ],
+)
+def test_the_home_is_found_in_every_spelling(home, text, fits):
+    assert bool(re.search(home_pattern(Path(home)), text.encode())) == fits
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a`b", "`` a`b ``"), ("plain", "`plain`"), ("two\nlines", "`two lines`")],
+)
+def test_names_of_others_stay_names_in_a_card(text, shown):
+    assert code(text) == shown
+
+
+def test_blocks_of_a_card_end_where_they_should():
+    assert block("echo '```'", "sh") == "````sh\necho '```'\n````"
+    assert plain("<!-- [x](y) `z`") == r"\<!-- \[x\](y) \`z\`"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hub:org/name/train", "org/name"),
+        ("hub:org/name@main:small/test", "org/name"),
+        ("hub:name:config/test", "name"),
+        ("train.csv", None),
+    ],
+)
+def test_data_sets_of_the_hub_are_named_as_the_hub_does(name, expected):
+    assert hub_data(name) == expected
+
+
+def test_a_revision_is_named_once(run_dir):
+    with pytest.raises(nt.ConfigError, match="names a revision already"):
+        nt.load("alice/mood@v1", revision="v2")
+
+
+def test_no_text_of_the_data_goes_where_none_shall(run_dir, call):
+    texts = [sample["text"] for sample in json.loads((run_dir / "model" / "manifest.json").read_text())["samples"]]
+    for words, goes in (([], True), (["--no-examples"], False)):
+        code_, out, err = call("push", run_dir, REPO, "--base-model", BASE, "--dry-run", *words)
+        assert code_ == 0, err
+        assert ("There would be 0 texts" not in err) == goes
+        assert any(text in out for text in texts) == goes
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"bank.json": '{"accounts": []}', "thesis.txt": "years"},
+        {"manifest.json": '{"name": "an app"}', "thesis.txt": "years"},
+        {"manifest.json": '{"sha256": {}}', "thesis.txt": "years"},
+    ],
+)
+def test_a_pull_replaces_models_and_nothing_else(held, tmp_path):
+    for name, text in held.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(nt.NlpTransferError):
+        nt.pull(REPO, tmp_path, overwrite=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == held
 
 
 def test_a_path_that_is_misspelled_is_not_looked_for_on_the_hub(run_dir, call, tmp_path):
