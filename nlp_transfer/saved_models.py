@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from nlp_transfer.adapters.lora import peft_task_type
+from nlp_transfer.adapters.one_product import use_one_product
 from nlp_transfer.checkpoints import Model, Origin, described_shapes, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
@@ -148,6 +149,7 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
             network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error
+    use_one_product(network)
     return network
 
 

@@ -31,6 +31,8 @@ class LoraConfig:
     """How adapters begin. pissa and olora begin with the weights' main directions and move the frozen weights."""
     target_modules: tuple[str, ...] | None = None
     """Last parts of the names of linear layers, such as query value. None: all of the encoder's layers."""
+    top_layers: int | None = None
+    """Adapt only so many of the encoder's last layers: what is below is computed once. None: all layers."""
 
     def __post_init__(self) -> None:
         refuse_other_choices(self)
@@ -42,5 +44,7 @@ class LoraConfig:
             raise ConfigError(f"LoraConfig.alpha must be at least 1, got {self.alpha}.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"LoraConfig.dropout must be from 0 to below 1, got {self.dropout}.")
+        if self.top_layers is not None and self.top_layers < 1:
+            raise ConfigError(f"LoraConfig.top_layers must be at least 1, got {self.top_layers}.")
         if self.target_modules == ():
             raise ConfigError("LoraConfig.target_modules must name at least one linear layer, got none.")

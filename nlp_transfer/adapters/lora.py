@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.adapters.config import AdapterKind, LoraConfig, LoraInit
+from nlp_transfer.adapters.one_product import folded, use_one_product
 from nlp_transfer.adapters.targets import lora_targets
 from nlp_transfer.checkpoints import HeadKind, Model, quiet_transformers
 from nlp_transfer.errors import ConfigError, quoted
@@ -41,11 +42,12 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
         torch.manual_seed(seed)
         # autocast_adapter_dtype keeps the adapters in fp32 whatever the base is in
         network = cast(PreTrainedModel, peft.get_peft_model(model.network, config, autocast_adapter_dtype=True))
+    use_one_product(network)
     return replace(model, network=network, adapter=kind, moved_by=initial_adapter(network, kind, lora))
 
 
 def peft_config(model: Model, lora: LoraConfig) -> peft.LoraConfig:
-    targets = lora_targets(model.network, lora.target_modules)
+    targets = lora_targets(model.network, lora.target_modules, lora.top_layers)
     smallest = min(min(cast(nn.Linear, model.network.get_submodule(name)).weight.shape) for name in targets)
     if lora.rank > smallest:
         raise ConfigError(
@@ -87,6 +89,17 @@ def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfi
         return None
     state = peft.get_peft_model_state_dict(network, save_embedding_layers=False)
     return {name: tensor.detach().clone() for name, tensor in state.items() if ".lora_A." in name or ".lora_B." in name}
+
+
+def fold(model: Model) -> Model:
+    """A model that only answers from now on: its adapter in the weights where that changes no answer."""
+    return replace(model, network=cast(PreTrainedModel, folded(model.network)))
+
+
+def plain_network(model: Model) -> PreTrainedModel:
+    """Without what PEFT puts around it."""
+    network = model.network
+    return cast(PreTrainedModel, network.get_base_model()) if isinstance(network, peft.PeftModel) else network
 
 
 def adapter_settings(model: Model) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from nlp_transfer.data.notes import PASSED_OVER, Notes
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import CheckpointError
 from nlp_transfer.labels import LabelSet
-from nlp_transfer.reporting.plots import draw_bars, draw_lengths
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.tasks.base import DEFAULT_MAX_TOKENS
 
@@ -127,6 +126,8 @@ def has_one_label_each(train: ExampleStore[Any]) -> bool:
 
 def write_check(check: Check, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    from nlp_transfer.reporting.plots import draw_bars, draw_lengths  # matplotlib takes most of a second
+
     draw_bars(check.classes["train"], folder / "classes.png", "Classes of train")
     if check.lengths:
         draw_lengths(check.lengths, check.limit, folder / "lengths.png")

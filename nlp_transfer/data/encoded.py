@@ -7,7 +7,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +61,8 @@ class Batch:
 
     inputs: dict[str, Tensor]
     labels: Tensor
+    rows: Indices
+    """Of the split, in order."""
 
     @property
     def num_rows(self) -> int:
@@ -73,11 +75,12 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """The rows from ``start`` to before ``stop``, as wide as before."""
-        return Batch({name: tensor[start:stop] for name, tensor in self.inputs.items()}, self.labels[start:stop])
+        inputs = {name: tensor[start:stop] for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels[start:stop], self.rows[start:stop])
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True))
+        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
 
 
 @dataclass(frozen=True)
@@ -124,39 +127,52 @@ class EncodedSplit:
         return np.where(own == UNREAD, UNREAD, own + shift)
 
     def batch(self, indices: Indices) -> Batch:
-        filled = {name: self._padded(indices, flat, self.padding.values[name]) for name, flat in self.inputs.items()}
-        filled[ATTENTION_MASK] = self._mask(indices)
+        """As wide as its longest row."""
+        mask, tokens = self.mask(indices), self.tokens(indices)
+        filled = {
+            name: padded(flat[tokens], mask, self.padding.values[name], np.int64) for name, flat in self.inputs.items()
+        }
+        filled[ATTENTION_MASK] = mask.astype(np.int64)
         inputs = {name: torch.from_numpy(filled[name]) for name in self.padding.values}
-        if self.token_labels:
-            return Batch(inputs, torch.from_numpy(self._padded(indices, self.labels, IGNORE_INDEX)))
-        return Batch(inputs, torch.from_numpy(self.labels[list(indices)]))
+        labels = (
+            padded(self.labels[tokens], mask, IGNORE_INDEX, np.int64)
+            if self.token_labels
+            else self.labels[list(indices)]
+        )
+        return Batch(inputs, torch.from_numpy(labels), indices)
+
+    def mask(self, indices: Indices, width: int | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which positions of a batch of these rows hold tokens: shape ``(rows, width)``."""
+        lengths = self.lengths[list(indices), None]
+        places = np.arange(width or lengths.max())
+        found: np.ndarray[Any, np.dtype[np.bool_]] = (
+            places < lengths if self.padding.side == "right" else places >= len(places) - lengths
+        )
+        return found
+
+    def tokens(self, indices: Indices) -> IntArray:
+        """Where the tokens of these rows stand in the flat arrays, row after row."""
+        lengths = self.lengths[list(indices)]
+        before = np.cumsum(lengths) - lengths
+        found: IntArray = np.arange(int(lengths.sum())) + np.repeat(self.offsets[list(indices)] - before, lengths)
+        return found
 
     def empty_batch(self) -> Batch:
         """One row without a target: what a process computes when a step has no more rows for it."""
         batch = self.batch((int(self.lengths.argmin()),))
-        return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX))
+        return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX))
 
     def place_of(self, row: int, width: int) -> slice:
         """Where in a batch of this width the tokens of ``row`` stand."""
-        return self._place(int(self.lengths[row]), width)
-
-    def _padded(self, indices: Indices, flat: IntArray, fill: int) -> IntArray:
-        width = int(self.lengths[list(indices)].max())
-        padded = np.full((len(indices), width), fill, dtype=np.int64)
-        for line, i in zip(padded, indices, strict=True):
-            values = flat[self.offsets[i] : self.offsets[i + 1]]
-            line[self._place(len(values), width)] = values
-        return padded
-
-    def _mask(self, indices: Indices) -> IntArray:
-        lengths = self.lengths[list(indices)]
-        mask = np.zeros((len(indices), int(lengths.max())), dtype=np.int64)
-        for line, length in zip(mask, lengths, strict=True):
-            line[self._place(int(length), len(line))] = 1
-        return mask
-
-    def _place(self, length: int, width: int) -> slice:
+        length = int(self.lengths[row])
         return slice(length) if self.padding.side == "right" else slice(width - length, width)
+
+
+def padded(values: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], fill: int, kind: Any) -> np.ndarray[Any, Any]:
+    """``values`` where ``mask`` is, in order, and ``fill`` elsewhere."""
+    found = np.full(mask.shape, fill, kind)
+    found[mask] = values
+    return found
 
 
 def put_together(splits: Sequence[EncodedSplit], num_examples: Sequence[int]) -> EncodedSplit:

@@ -1,6 +1,7 @@
 """Files of rows: csv, tsv, jsonl, parquet, and `datasets` Hub ids.
 
-The only module that imports `datasets`, beside the metric made for `evaluate`.
+The only module that imports `datasets`, beside the metric made for `evaluate`, and only where it is needed: it takes
+half a second.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 
@@ -117,6 +117,8 @@ def parse_object(source: Source, line: str) -> dict[str, Any]:
 def read_parquet(path: Path) -> Table:
     if path.suffix.lower() in PACKINGS:
         raise DataError(f"{path}: a parquet file is packed inside already. Unpack it.")
+    import datasets
+
     try:
         file = pyarrow.parquet.ParquetFile(path, memory_map=True)
         features = datasets.Features.from_arrow_schema(file.schema_arrow)
@@ -140,6 +142,8 @@ def read_hub(spelling: str) -> dict[str, Table]:
     """The splits of ``hub:org/name[@revision][:config]``, by their names on the Hub."""
     name, _, config = spelling.removeprefix(HUB_PREFIX).partition(":")
     name, _, revision = name.partition("@")
+    import datasets
+
     with quiet_datasets():
         try:
             parts = datasets.load_dataset(name, config or None, revision=revision or None)
@@ -153,6 +157,8 @@ def read_hub(spelling: str) -> dict[str, Table]:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
+    import datasets
+
     shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:

@@ -11,8 +11,8 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
+from nlp_transfer.adapters.lora import fold, plain_network
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
 from nlp_transfer.errors import ConfigError, DataError, counted, needing, quoted
@@ -48,7 +48,7 @@ def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | N
             from nlp_transfer.inference.onnx import load_onnx
         return load_onnx(found)
     model, task = load_model(found, checkpoint=checkpoint)
-    return Predictor(model, task)
+    return Predictor(fold(model), task)
 
 
 class Predictor:
@@ -128,7 +128,7 @@ class Predictor:
             raise ConfigError("An ONNX model gives logits and no hidden states. Use the model it was exported from.")
         examples = self._question(texts).examples
         split = self._encode(examples)
-        encoder = encoder_of(self._plain_network())
+        encoder = encoder_of(plain_network(self.model))
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
         for indices in batches_of(split.lengths):
@@ -149,11 +149,6 @@ class Predictor:
     def _encode(self, examples: Sequence[Any]) -> EncodedSplit:
         with self._tokenizing:
             return self.task.encode(examples, self.model)
-
-    def _plain_network(self) -> PreTrainedModel:
-        network: Any = self.model.network
-        plain: PreTrainedModel = network.get_base_model() if self.model.adapter != "none" else network
-        return plain
 
     def _probabilities(self, examples: Sequence[Any], bar: Bar | None = None) -> list[Probabilities]:
         if not examples:

@@ -68,6 +68,8 @@ class TrainingConfig:
     """Processes that put micro-batches together ahead of time. 0: the training process itself."""
     process_timeout: float = 60.0
     """Of several processes: seconds without a sign of life after which one is taken for lost and the run ends."""
+    explain: bool = False
+    """Say what was chosen for speed, and why."""
     trackers: tuple[Tracker, ...] = ()
     """Where losses and scores are sent to beside the log, through accelerate; the package must be installed."""
 

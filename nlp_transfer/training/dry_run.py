@@ -15,6 +15,7 @@ from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
+from nlp_transfer.training.explained import explain
 from nlp_transfer.training.loop import take_step
 from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
 
@@ -30,6 +31,7 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     choose_metric(task, config)
     run = prepare(model, task, train, config)
     describe(run, task)
+    explain(run, config)
     batches = run.plan.batches
     steps = batches.steps(0)
     widest = max(steps, key=batches.computed_tokens)

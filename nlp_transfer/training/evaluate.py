@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -12,9 +13,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
+from nlp_transfer.adapters.one_product import weights_held
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.batching import inference_batches
-from nlp_transfer.data.encoded import EncodedSplit, Indices
+from nlp_transfer.data.encoded import Batch, EncodedSplit, Indices
 from nlp_transfer.data.examples import IntArray
 from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
@@ -69,6 +71,7 @@ def predict_split(
     *,
     together: bool,
     between: Callable[[], None] = lambda: None,
+    passing: Callable[[Batch], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[Probabilities]:
     """The probabilities of every example, in order; each of shape ``(positions, labels)``.
 
@@ -76,21 +79,25 @@ def predict_split(
     computed once whatever the number of processes. (accelerate's ``gather_for_metrics`` keeps duplicates in some of its
     paths.) Otherwise this process answers alone.
 
-    ``between`` is called after each batch, in all processes equally often: what it raises ends the work.
+    ``between`` is called after each batch, in all processes equally often: what it raises ends the work. ``passing`` is
+    entered around each pass.
     """
     group = processes()
     shares, own = (group.num_processes, group.process_index) if together else (1, 0)
     network.eval()
     found: list[Piece] = []
     batches = batches_of(split.lengths)
-    for first in range(0, len(batches), shares):
-        # a process without a batch in the last round computes one all the same: a sharded network needs all of them
-        indices = batches[min(first + own, len(batches) - 1)]
-        logits = network(**split.batch(indices).to(group.device).inputs).logits
-        if first + own < len(batches):
-            found += task.pieces(logits, split, indices)
-        bar.advance(sum(map(len, batches[first : first + shares])))
-        between()
+    with weights_held(network):
+        for first in range(0, len(batches), shares):
+            # a process without a batch in the last round computes one all the same: a sharded network needs all of them
+            indices = batches[min(first + own, len(batches) - 1)]
+            batch = split.batch(indices).to(group.device)
+            with passing(batch):
+                logits = network(**batch.inputs).logits
+            if first + own < len(batches):
+                found += task.pieces(logits, split, indices)
+            bar.advance(sum(map(len, batches[first : first + shares])))
+            between()
     return joined(gather_object(found) if shares > 1 else found, num_examples)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
 from nlp_transfer.checkpoints import Model
-from nlp_transfer.data.encoded import EncodedSplit
+from nlp_transfer.data.encoded import Batch, EncodedSplit
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import Interrupted, TrainingError, counted
 from nlp_transfer.metrics import Metrics
@@ -17,11 +18,13 @@ from nlp_transfer.signals import RECEIVED, noting_stops, stop_at_once, stop_when
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.evaluate import predict_split, say_cut
+from nlp_transfer.training.explained import explain
+from nlp_transfer.training.frozen import FrozenPart
 from nlp_transfer.training.log import Log
 from nlp_transfer.training.loop import StepResult, train_steps
 from nlp_transfer.training.parallel import from_main, in_any_process, refuse_different_weights
 from nlp_transfer.training.passes import advice_where_memory_ends
-from nlp_transfer.training.prepare import Run, choose_metric, describe, prepare
+from nlp_transfer.training.prepare import Run, choose_metric, describe, keep_trunk, prepare
 from nlp_transfer.training.processes import processes
 from nlp_transfer.training.resume import Origin, made_of, made_with
 from nlp_transfer.training.saving import Saving, alone_in
@@ -61,13 +64,15 @@ def fit(
     )
     run = prepare(model, task, train, config, run_dir)
     describe(run, task)
+    explain(run, config)
     held_out = task.encode(validation, model)
     say_cut(held_out, "validation", task.token_limit(model))
+    run, frozen = keep_trunk(run, held_out)
     trackers = Trackers(run.accelerator)
     log = Log(run_dir, run.state.progress, trackers, writes=run.accelerator.is_main_process)
     origin = Origin(made_of(run, task, held_out, config, metric), made_with(run, task, config))
     saving = Saving(run, run_dir, log, config.keep_checkpoints, origin)
-    session = Session(run, task, train, Validation(held_out, validation, metric), config, log, saving)
+    session = Session(run, task, train, Validation(held_out, validation, metric, frozen), config, log, saving)
     with stop_at_once(), noting_stops(run_dir), naming_the_lost(), advice_where_memory_ends(), alone_in(run_dir):
         if not saving.begin(overwrite=overwrite):
             accelerator = run.accelerator
@@ -92,6 +97,10 @@ class Validation(Generic[E]):
     split: EncodedSplit
     examples: Sequence[E]
     metric: str
+    frozen: FrozenPart | None
+
+    def passing(self, batch: Batch) -> AbstractContextManager[None]:
+        return nullcontext() if self.frozen is None else self.frozen.passing(batch)
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,14 @@ class Session(Generic[E, P]):
         network = self.run.state.network
         with progress_bar("validating", len(split)) as bar:
             found = predict_split(
-                network, self.task, split, len(examples), bar, together=True, between=self._look_for_signals
+                network,
+                self.task,
+                split,
+                len(examples),
+                bar,
+                together=True,
+                between=self._look_for_signals,
+                passing=self.validation.passing,
             )
         return self.task.score(self.task.predictions(found), examples).metrics
 

@@ -101,7 +101,7 @@ def take_step(
     spread over micro-batches and processes does not change it. (The mean of micro-batch means, which the usual
     trainers take, points elsewhere: transformers#47688.) Where it is not finite, the weights stay as they are.
     """
-    state.network.train()
+    state.train()
     processes, own = accelerator.num_processes, accelerator.process_index
     losses = add_gradients(
         accelerator,

@@ -15,6 +15,7 @@ from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nlp_transfer.adapters.one_product import weights_held
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.errors import TrainingError, counted, first_line
 from nlp_transfer.reporting.progress import say_of_this_process
@@ -67,12 +68,13 @@ def add_gradients(
     """
     while True:
         try:
-            losses = [
-                backward(
-                    accelerator, state, batch, loss_sum, num_targets, partial(seed, turn), last=batch is batches[-1]
-                )
-                for turn, batch in enumerate(batches)
-            ]
+            with weights_held(state.network):
+                losses = [
+                    backward(
+                        accelerator, state, batch, loss_sum, num_targets, partial(seed, turn), last=batch is batches[-1]
+                    )
+                    for turn, batch in enumerate(batches)
+                ]
             return torch.stack(losses)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -101,7 +103,7 @@ def backward(
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
         part = batch.part(start, stop)
-        with same_draws(start, stop, batch, state.network):
+        with same_draws(start, stop, batch, state.network), state.passing(part):
             # accelerate casts, gives logits in fp32, and scales for fp16
             loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
             if uses_zero():

@@ -11,8 +11,9 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from nlp_transfer.adapters.lora import plain_network
 from nlp_transfer.adapters.trainable import count_parameters
-from nlp_transfer.checkpoints import Model
+from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.loading import Loading
 from nlp_transfer.data.masking import TokenMasking
@@ -22,11 +23,13 @@ from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
 from nlp_transfer.training.evaluate import say_cut
+from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, kept
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.parallel import is_sharded, shard
 from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.state import Progress, TrainState
 from nlp_transfer.training.tracking import refuse_missing_trackers
+from nlp_transfer.training.trunk import find_trunk
 from nlp_transfer.training.zero import make_engine, uses_zero
 
 LORA_DROPOUT = "lora_dropout"
@@ -94,7 +97,37 @@ def prepare(
     schedule = make_schedule(plan.num_steps, config.warmup_fraction, config.schedule)
     masking = TokenMasking.of(model.tokenizer, config.token_masking, config.seed) if config.token_masking else None
     loading = Loading(split, masking, config.dataloader_num_workers)
-    return Run(accelerator, TrainState(prepared, optimizer, schedule, Progress()), loading, plan, whole)
+    trunk = find_trunk(encoder_of(plain_network(model)))
+    frozen = FrozenPart(trunk) if trunk else None
+    return Run(accelerator, TrainState(prepared, optimizer, schedule, Progress(), frozen), loading, plan, whole)
+
+
+def why_not_kept(run: Run) -> str | None:
+    """Why what the frozen layers make is not kept; None where it is."""
+    if run.plan.num_epochs == 1:
+        return "it is one epoch alone"
+    if run.loading.masking is not None:
+        return "tokens are masked at random"
+    if run.accelerator.num_processes > 1 or uses_zero():
+        return "there are several processes"
+    if run.state.frozen is None or can_be_left_out(
+        run.state.frozen.trunk, run.state.network, run.split, run.accelerator.autocast
+    ):
+        return None
+    return "this encoder gives something else without them"
+
+
+def keep_trunk(run: Run, held_out: EncodedSplit) -> tuple[Run, FrozenPart | None]:
+    """The run and its validation with what the frozen layers make of every row, where that saves work and is exact."""
+    frozen, accelerator = run.state.frozen, run.accelerator
+    if frozen is None or why_not_kept(run) is not None:
+        return run, None
+    network, autocast = run.state.network, accelerator.autocast
+    states = kept(frozen.trunk, network, run.split, autocast, "train")
+    if states is None:
+        return run, None
+    validation = FrozenPart(frozen.trunk, kept(frozen.trunk, network, held_out, autocast, "validation"))
+    return replace(run, state=replace(run.state, frozen=FrozenPart(frozen.trunk, states))), validation
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -32,7 +32,15 @@ PLANNED = ("num_epochs", "learning_rate")
 """Settings that the plan holds, chosen or given."""
 PASSES = ("batch_size", "batch_tokens", "gradient_accumulation_steps", "gradient_checkpointing")
 """Settings that say how a step is computed. Which rows it holds must stay."""
-HANDLING = ("on_nonfinite", "save_every", "keep_checkpoints", "dataloader_num_workers", "process_timeout", "trackers")
+HANDLING = (
+    "on_nonfinite",
+    "save_every",
+    "keep_checkpoints",
+    "dataloader_num_workers",
+    "process_timeout",
+    "trackers",
+    "explain",
+)
 """Settings that leave the result as it is. (A step that is left out is so in either case of on_nonfinite.)"""
 CONSEQUENCES = ("rows of the steps", "adapter.weights")
 HASHES = (*CONSEQUENCES, "train data", "validation data", "checkpoint.encoder", "checkpoint.tokenizer")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from nlp_transfer.data.encoded import Batch
+from nlp_transfer.training.frozen import FrozenPart
 from nlp_transfer.training.optim import Schedule
 
 
@@ -67,3 +70,15 @@ class TrainState:
     optimizer: AcceleratedOptimizer
     schedule: Schedule
     progress: Progress
+    frozen: FrozenPart | None = None
+    """The layers below all that is trained, if there are any."""
+
+    def train(self) -> None:
+        """The network in the mode for training; what is frozen below has no dropout."""
+        self.network.train()
+        if self.frozen is not None:
+            self.frozen.trunk.without_dropout()
+
+    def passing(self, batch: Batch) -> AbstractContextManager[None]:
+        """Around a pass of ``batch``."""
+        return nullcontext() if self.frozen is None else self.frozen.passing(batch)

@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     "LoRA": {},
     "all weights": {"adapter": "none"},
     "the head alone": {"adapter": "head"},
+    "the top layer": {"lora": {"top_layers": 1}},
+    "no LoRA dropout": {"lora": {"dropout": 0.0}},
     "accumulation": {"batch_size": 2, "gradient_accumulation_steps": 4},
     "workers": {"dataloader_num_workers": 2},
     "micro-batches by length": {"batch_size": None, "batch_tokens": 120},
@@ -99,6 +101,7 @@ class TrappedSession(fit.Session[Any, Any]):
 def train(checkpoint: str, corpus: Path, case: dict[str, Any], run_dir: Path, *, overwrite: bool = False) -> nt.Model:
     """One start of a run; raises Interrupted if the trap was hit."""
     options = SETTINGS | case
+    lora = nt.LoraConfig(**{"rank": 2, "dropout": 0.2, **options.pop("lora", {})})
     adapter, as_iterable = options.pop("adapter", "lora"), options.pop("as_iterable", False)
     options.pop("corpus", None)
     TRAP.nan, seed = options.pop("nan", False), 1
@@ -110,7 +113,7 @@ def train(checkpoint: str, corpus: Path, case: dict[str, Any], run_dir: Path, *,
         splits = nt.read_text_classification(nt.TextData(train=str(corpus)), seed=seed)
         task = TrappedClassification.for_splits(splits, nt.TextClassificationConfig())
         model = nt.load_sequence_classifier(checkpoint, task.labels, seed=seed)
-    model = nt.add_adapter(model, adapter, nt.LoraConfig(rank=2, dropout=0.2), seed=seed)
+    model = nt.add_adapter(model, adapter, lora, seed=seed)
     examples: Iterable[Any] = iter(list(splits.train)) if as_iterable else splits.train
     config = nt.TrainingConfig(seed=seed, **options)
     with mock.patch.object(fit, "Session", TrappedSession):

@@ -129,7 +129,7 @@ def test_another_error_is_not_taken_for_a_want_of_memory(checkpoint, train):
 
 
 def test_a_part_holds_less_memory_than_the_whole_and_the_mask_of_its_own_rows_only():
-    batch = Batch({"input_ids": torch.zeros(32, 8, dtype=torch.int64)}, torch.zeros(32))
+    batch = Batch({"input_ids": torch.zeros(32, 8, dtype=torch.int64)}, torch.zeros(32), tuple(range(32)))
     held = {}
     for rows in (32, 8, 1):
         storages: dict[int, int] = {}

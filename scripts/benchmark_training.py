@@ -1,0 +1,355 @@
+"""How fast is training, beside the usual trainer on the same machine, in one run?
+
+    python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
+
+Each variant trains the same examples for one epoch in a process of its own, one after the other, round after round, so
+that a slow spell of the machine meets all of them. Timed are the steps alone; tokens are those of the texts, without
+padding. The variants are nlp-transfer with nothing set, and HF Trainer + PEFT: as it comes (fp32, LoRA dropout 0.1,
+batches in random order), with bf16, and at its best (no LoRA dropout, grouped by length, fp32 and bf16). Rank 16 on all
+linear layers, 32 examples a step, one learning rate for all.
+
+With ``--frozen`` it is also measured what is saved where the lowest layers are frozen: the head alone, and LoRA on the
+top two layers, ten epochs with validation, with what the frozen layers make kept and computed in every epoch.
+
+The share of the peak compares a step with its matrix products alone: those of the encoder's linear layers, forward and
+back, at the rate that the same shapes reach in a loop. ``--write`` fills docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from measured import PROJECT, committed, fill, machine
+
+PAGE = PROJECT / "docs" / "performance.md"
+OURS = "nlp-transfer"
+PEERS: dict[str, dict[str, Any]] = {
+    "HF Trainer + PEFT": {"bf16": False, "lora_dropout": 0.1, "grouped": False},
+    "HF Trainer + PEFT, bf16": {"bf16": True, "lora_dropout": 0.1, "grouped": False},
+    "HF Trainer + PEFT, grouped by length, no LoRA dropout": {"bf16": False, "lora_dropout": 0.0, "grouped": True},
+    "HF Trainer + PEFT, bf16, grouped by length, no LoRA dropout": {"bf16": True, "lora_dropout": 0.0, "grouped": True},
+}
+FROZEN: dict[str, dict[str, Any]] = {
+    "the head alone": {"kind": "head"},
+    "LoRA on the top two layers": {"kind": "lora", "top_layers": 2},
+}
+FROZEN_EPOCHS = 10
+LEARNING_RATE, BATCH_SIZE, RANK, MAX_TOKENS = 1e-3, 32, 16, 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    banking77: Path | None = None
+    """Folder with train.csv and test.csv."""
+    wnut17: Path | None = None
+    """Folder with wnut17train.conll and emerging.test.annotated."""
+    examples: int = 1600
+    """Of the training part, in an epoch."""
+    frozen: bool = False
+    """Measure frozen layers on Banking77, too."""
+    rounds: int = 5
+    threads: int = os.cpu_count() or 1
+    write: bool = False
+    """Put the tables into docs/performance.md."""
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--work"]:
+        task = json.loads(sys.argv[2])
+        print(json.dumps(work_frozen(**task) if "frozen" in task else work(**task)))
+        return
+    config = tyro.cli(Config, description=__doc__)
+    commit = committed() if config.write else "not recorded"
+    sets = {"Banking77": config.banking77, "WNUT-17": config.wnut17}
+    measured = {name: measure(name, str(folder), config) for name, folder in sets.items() if folder is not None}
+    sections = [f"### {name}\n\n{table(found)}" for name, found in measured.items()]
+    if config.frozen and config.banking77 is not None:
+        sections.append(
+            f"### Frozen layers, Banking77\n\n{frozen_table(measure_frozen(str(config.banking77), config))}"
+        )
+    how = (
+        f"Commit {commit}; {config.rounds} rounds of {config.examples:,} examples; medians, with the smallest and "
+        f"largest of the rounds; {machine(config.threads, 1)}. `python {' '.join(sys.argv)}`"
+    )
+    body = "\n\n".join([how, *sections])
+    print(body)
+    if config.write:
+        fill(PAGE, "benchmark_training", body)
+
+
+def measure(name: str, folder: str, config: Config) -> dict[str, list[dict[str, float]]]:
+    from nlp_transfer.training.precision import runs_bf16
+    from nlp_transfer.training.processes import processes
+
+    has_bf16 = runs_bf16(processes().device)  # else it takes fifteen times as long, and nobody would
+    variants = [OURS, *(name for name, options in PEERS.items() if has_bf16 or not options["bf16"])]
+    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
+    for round_ in range(config.rounds):
+        for variant, results in found.items():
+            task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": config.examples}
+            results.append(in_a_process(task, config.threads))
+            print(f"{name}, round {round_ + 1}, {variant}: {results[-1]}", file=sys.stderr)
+    return found
+
+
+def measure_frozen(folder: str, config: Config) -> dict[str, list[dict[str, float]]]:
+    """Both ways in one process, the second way first in every other round."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in FROZEN}
+    for round_ in range(config.rounds):
+        for kind, results in found.items():
+            task = {"frozen": kind, "folder": folder, "seed": round_, "examples": config.examples}
+            results.append(in_a_process(task, config.threads))
+            print(f"frozen, round {round_ + 1}, {kind}: {results[-1]}", file=sys.stderr)
+    return found
+
+
+def frozen_table(found: dict[str, list[dict[str, float]]]) -> str:
+    from nlp_transfer.reporting.tables import markdown_table
+
+    rows = [
+        [
+            kind,
+            f"{statistics.median(result['plain'] for result in results):,.1f}",
+            f"{statistics.median(result['kept'] for result in results):,.1f}",
+            spread([result["plain"] / result["kept"] for result in results]),
+            f"{max(result['apart'] for result in results):.1e}",
+        ]
+        for kind, results in found.items()
+    ]
+    return markdown_table(
+        ["", "seconds, every epoch anew", "seconds, once", "ratio", "weights differ by at most"], rows
+    )
+
+
+def in_a_process(task: dict[str, Any], threads: int) -> dict[str, float]:
+    words = [sys.executable, __file__, "--work", json.dumps(task)]
+    variables = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": str(PROJECT),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=variables)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    from nlp_transfer.reporting.tables import markdown_table
+
+    rows = []
+    for variant, results in found.items():
+        ratios = [other["seconds"] / own["seconds"] for own, other in zip(found[OURS], results, strict=True)]
+        shares = [result["share_of_peak"] for result in results if "share_of_peak" in result]
+        rows.append(
+            [
+                variant,
+                f"{statistics.median(result['tokens_per_second'] for result in results):,.0f}",
+                "1" if variant == OURS else spread(ratios),
+                f"{statistics.median(shares):.0%}" if shares else "–",
+                f"{statistics.median(result['memory_mib'] for result in results):,.0f}",
+                mean_and_sd([result["score"] for result in results]),
+            ]
+        )
+    header = ["", "tokens a second", "time against ours", "share of the peak", "peak MiB", "score after the epoch"]
+    return markdown_table(header, rows)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def mean_and_sd(values: list[float]) -> str:
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {sd:.3f}"
+
+
+def work(data: str, folder: str, variant: str, seed: int, examples: int) -> dict[str, float]:
+    """In a process of its own: train one epoch, and score the test part."""
+    import nlp_transfer as nt
+
+    if data == "Banking77":
+        text = nt.TextData(train=f"{folder}/train.csv", test=f"{folder}/test.csv", label_column="category")
+        splits: Any = nt.read_text_classification(text, seed=0)
+        task: Any = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    else:
+        tagged = nt.NerData(train=f"{folder}/wnut17train.conll", test=f"{folder}/emerging.test.annotated")
+        splits = nt.read_ner(tagged, seed=0)
+        task = nt.Ner.for_splits(splits, nt.NerConfig())
+    train = [splits.train[i] for i in range(min(examples, len(splits.train)))]
+    test = list(splits.test)[:1000]
+    run = train_ours if variant == OURS else train_theirs
+    options = {} if variant == OURS else PEERS[variant]
+    result = run(task, train, test, seed, **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**result, "memory_mib": peak, "tokens_per_second": result["tokens"] / result["seconds"]}
+
+
+def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[str, float]:
+    import nlp_transfer as nt
+    from nlp_transfer.training.loop import train_steps
+    from nlp_transfer.training.prepare import prepare
+
+    load = nt.load_token_classifier if task.head == "token" else nt.load_sequence_classifier
+    model = nt.add_adapter(
+        load(nt.default_checkpoint(), task.labels, seed=seed), "lora", nt.LoraConfig(rank=RANK), seed=seed
+    )
+    config = nt.TrainingConfig(num_epochs=1, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed)
+    run = prepare(model, task, train, config)
+    start = time.perf_counter()
+    for _ in train_steps(run.accelerator, run.state, run.loading, task.loss_sum, run.plan, config.max_grad_norm):
+        pass
+    seconds = time.perf_counter() - start
+    score = nt.evaluate(model, task, "test", test).metrics[task.metric_names[0]]
+    ideal = ideal_seconds(run)
+    return {
+        "seconds": seconds,
+        "tokens": int(run.split.lengths.sum()),
+        "score": score,
+        "share_of_peak": ideal / seconds,
+    }
+
+
+def work_frozen(frozen: str, folder: str, seed: int, examples: int) -> dict[str, float]:
+    """Seconds of ``nt.fit`` with what the frozen layers make kept and not, and how far the weights are apart."""
+    import nlp_transfer as nt
+
+    text = nt.TextData(train=f"{folder}/train.csv", label_column="category")
+    splits = nt.read_text_classification(text, seed=0)
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    train, validation = (
+        [part[i] for i in range(min(examples, len(part)))] for part in (splits.train, splits.validation)
+    )
+    seconds, weights = {}, {}
+    for way in ("plain", "kept") if seed % 2 else ("kept", "plain"):
+        seconds[way], weights[way] = fit_frozen(
+            task, train, validation[: examples // 8], frozen, seed, keep=way == "kept"
+        )
+    apart = max(float((weights["plain"][name] - kept).abs().max()) for name, kept in weights["kept"].items())
+    return {**seconds, "apart": apart}
+
+
+def fit_frozen(
+    task: Any, train: list[Any], validation: list[Any], frozen: str, seed: int, *, keep: bool
+) -> tuple[float, dict[str, Any]]:
+    from unittest import mock
+
+    import nlp_transfer as nt
+    from nlp_transfer.adapters.trainable import trainable_state
+    from nlp_transfer.training import fit
+
+    options = dict(FROZEN[frozen])
+    kind = options.pop("kind")
+    model = nt.load_sequence_classifier(nt.default_checkpoint(), task.labels, seed=seed)
+    model = nt.add_adapter(model, kind, nt.LoraConfig(rank=RANK, **options), seed=seed)
+    config = nt.TrainingConfig(num_epochs=FROZEN_EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed)
+    plain = mock.patch.object(fit, "keep_trunk", lambda run, _: (run, None))
+    with tempfile.TemporaryDirectory() as run_dir, contextlib.nullcontext() if keep else plain:
+        start = time.perf_counter()
+        model = nt.fit(model, task, train=train, validation=validation, config=config, run_dir=Path(run_dir))
+        return time.perf_counter() - start, trainable_state(model.network)
+
+
+def ideal_seconds(run: Any) -> float:
+    """Of the products of all adapted layers in an epoch, forward and back, and nothing else."""
+    import torch
+
+    from nlp_transfer.adapters.one_product import one_product_layers
+
+    dtype = torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
+    shapes = [tuple(layer.frozen.shape) for layer in one_product_layers(run.model.network)]
+    total = 0.0
+    for rows in sorted(run.plan.batches.computed_tokens(step) for step in run.plan.batches.steps(0)):
+        total += sum(flops(rows, *shape) for shape in shapes)
+    middle = int(statistics.median(run.plan.batches.computed_tokens(step) for step in run.plan.batches.steps(0)))
+    rates = {shape: rate(middle, shape, dtype) for shape in set(shapes)}
+    share = {shape: shapes.count(shape) * flops(1, *shape) for shape in rates}
+    seconds_a_flop = sum(share[shape] / rates[shape] for shape in rates) / sum(share.values())
+    return total * seconds_a_flop
+
+
+def flops(rows: int, outputs: int, inputs: int) -> float:
+    """Of a product forward and one back."""
+    return 2 * 2 * rows * outputs * inputs
+
+
+def rate(rows: int, shape: tuple[int, ...], dtype: Any) -> float:
+    """Flops a second of the two products, the best of several tries."""
+    import torch
+
+    outputs, inputs = shape
+    weight, x, error = (torch.randn(shape).to(dtype) for shape in ((outputs, inputs), (rows, inputs), (rows, outputs)))
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        error.mm(weight)
+        best = min(best, time.perf_counter() - start)
+    return flops(rows, outputs, inputs) / best
+
+
+def train_theirs(
+    task: Any, train: list[Any], test: list[Any], seed: int, *, bf16: bool, lora_dropout: float, grouped: bool
+) -> dict[str, float]:
+    import peft
+    import torch
+    import transformers as hf
+    from peer_hf_trainer import BERT_LINEARS, encode, score
+
+    from nlp_transfer.checkpoint_folders import find
+    from nlp_transfer.known_checkpoints import default_checkpoint
+
+    is_tagger = task.head == "token"
+    folder = find(default_checkpoint())[0]
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    parts = [encode(part, tokenizer, task.labels) for part in (train, test)]
+    hf.set_seed(seed)
+    auto = hf.AutoModelForTokenClassification if is_tagger else hf.AutoModelForSequenceClassification
+    lora = peft.LoraConfig(
+        task_type="TOKEN_CLS" if is_tagger else "SEQ_CLS",
+        r=RANK,
+        lora_alpha=2 * RANK,
+        lora_dropout=lora_dropout,
+        target_modules=BERT_LINEARS,
+    )
+    collator = hf.DataCollatorForTokenClassification if is_tagger else hf.DataCollatorWithPadding
+    with tempfile.TemporaryDirectory() as out:
+        arguments = hf.TrainingArguments(
+            output_dir=out,
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=BATCH_SIZE,
+            per_device_eval_batch_size=64,
+            train_sampling_strategy="group_by_length" if grouped else "random",
+            seed=seed,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        model = peft.get_peft_model(auto.from_pretrained(folder, num_labels=len(task.labels)), lora)
+        trainer = hf.Trainer(model, arguments, data_collator=collator(tokenizer), train_dataset=parts[0])
+        start = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - start
+        arguments.train_sampling_strategy = "random"  # else predict gives rows in another order (transformers 5.23)
+        predicted = trainer.predict(parts[1])
+    found = score(predicted.predictions, predicted.label_ids, test, task)["score"]
+    return {"seconds": seconds, "tokens": sum(map(len, parts[0]["input_ids"])), "score": found}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What nothing is trained in or below is computed once, and the result is that of computing it in every step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nlp_transfer as nt
+from nlp_transfer.adapters.lora import plain_network
+from nlp_transfer.checkpoints import encoder_of
+from nlp_transfer.training import prepare as preparing
+from nlp_transfer.training.trunk import find_trunk
+from tests.conftest import FAMILIES
+
+KINDS = {"head": ("head", nt.LoraConfig()), "top layer": ("lora", nt.LoraConfig(rank=4, top_layers=1))}
+UNCUT = {"albert", "xlnet"}
+"""Families whose layers share weights, or whose embeddings are no module of their own."""
+LAYERS = 2
+
+
+def train(checkpoint, path, kind, run_dir, **training):
+    """The trained weights, by name."""
+    adapter, lora = KINDS[kind]
+    if path.suffix == ".conll":
+        splits = nt.read_ner(nt.NerData(train=str(path)))
+        task = nt.Ner.for_splits(splits, nt.NerConfig())
+        model = nt.load_token_classifier(str(checkpoint), task.labels)
+    else:
+        splits = nt.read_text_classification(nt.TextData(train=str(path)))
+        task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+        model = nt.load_sequence_classifier(str(checkpoint), task.labels)
+    model = nt.add_adapter(model, adapter, lora)
+    settings = {"num_epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "mixed_precision": "no", **training}
+    config = nt.TrainingConfig(**settings)
+    model = nt.fit(model, task, train=splits.train, validation=splits.validation, config=config, run_dir=run_dir)
+    return {name: p.detach() for name, p in model.network.named_parameters() if p.requires_grad}
+
+
+def num_lines(path):
+    return len(path.read_text().splitlines())
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Number of rows that went through the first layer of an encoder."""
+    rows = []
+
+    def count(run, held_out):
+        trunk = run.state.frozen.trunk
+        trunk.layers[0].attention.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+        return kept(run, held_out)
+
+    kept = preparing.keep_trunk
+    monkeypatch.setattr("nlp_transfer.training.fit.keep_trunk", count)
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - UNCUT))
+def test_it_ends_in_the_same_weights(family, kind, make_checkpoint, conll, tmp_path, monkeypatch):
+    checkpoint = make_checkpoint(family)
+    kept = train(checkpoint, conll, kind, tmp_path / "kept")
+    monkeypatch.setattr("nlp_transfer.training.fit.keep_trunk", lambda run, _: (run, None))
+    plain = train(checkpoint, conll, kind, tmp_path / "plain")
+    assert kept.keys() == plain.keys()
+    for name, weight in plain.items():
+        assert torch.allclose(kept[name], weight, atol=2e-4), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_layer_sees_each_row_once(kind, checkpoint, tsv, tmp_path, passes):
+    train(checkpoint, tsv, kind, tmp_path)
+    number = num_lines(tsv) - 1
+    assert number <= sum(passes) <= number + 24  # the probes
+
+
+@pytest.mark.parametrize("family", sorted(UNCUT))
+def test_encoders_that_cannot_be_cut_are_trained_as_ever(family, make_checkpoint, tsv, tmp_path):
+    assert train(make_checkpoint(family), tsv, "head", tmp_path)
+
+
+def test_what_is_trained_from_the_first_layer_on_has_no_trunk(checkpoint):
+    labels = nt.LabelSet(("a", "b"))
+    for adapter, lora, depth in (
+        ("lora", nt.LoraConfig(rank=2), None),
+        ("none", nt.LoraConfig(), None),
+        ("lora", nt.LoraConfig(rank=2, top_layers=1), LAYERS - 1),
+        ("head", nt.LoraConfig(), LAYERS),
+    ):
+        model = nt.add_adapter(nt.load_sequence_classifier(checkpoint, labels), adapter, lora)
+        trunk = find_trunk(encoder_of(plain_network(model)))
+        assert (trunk and trunk.depth) == depth
+
+
+def test_random_masks_let_the_trunk_be_computed_anew(checkpoint, tsv, tmp_path, passes):
+    train(checkpoint, tsv, "head", tmp_path, token_masking=0.1)
+    assert sum(passes) > 2 * num_lines(tsv)
+
+
+def test_it_goes_to_the_disk_and_to_nothing_where_room_is_short(checkpoint, tsv, tmp_path, monkeypatch, passes):
+    in_memory = train(checkpoint, tsv, "head", tmp_path / "memory")
+    monkeypatch.setattr("nlp_transfer.training.hidden_states.MEMORY_SHARE", 0)
+    on_disk = train(checkpoint, tsv, "head", tmp_path / "disk")
+    assert all(torch.equal(on_disk[name], in_memory[name]) for name in in_memory)
+    passes.clear()
+    monkeypatch.setattr("nlp_transfer.training.hidden_states.DISK_SHARE", 0)
+    nowhere = train(checkpoint, tsv, "head", tmp_path / "nowhere")
+    assert sum(passes) > 2 * num_lines(tsv)
+    assert all(torch.allclose(nowhere[name], in_memory[name], atol=2e-4) for name in in_memory)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(0, "at least 1"), (3, "at most the 2 separate layers")])
+def test_a_number_of_layers_that_there_is_not_is_refused(checkpoint, number, reason):
+    model = nt.load_sequence_classifier(checkpoint, nt.LabelSet(("a", "b")))
+    with pytest.raises(nt.ConfigError, match=reason):
+        nt.add_adapter(model, "lora", nt.LoraConfig(rank=2, top_layers=number))
+
+
+def test_layers_that_share_weights_have_no_top(make_checkpoint):
+    model = nt.load_sequence_classifier(str(make_checkpoint("albert")), nt.LabelSet(("a", "b")))
+    with pytest.raises(nt.ConfigError, match="separate"):
+        nt.add_adapter(model, "lora", nt.LoraConfig(rank=2, top_layers=1))
+
+
+EXPLAINED = {
+    "head": ("Frozen layers: the lowest 2 layers, once for all epochs.", {"num_epochs": 3}),
+    "top layer": ("Frozen layers: the lowest layer, in each epoch: it is one epoch alone.", {"num_epochs": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_chosen_is_explained_where_that_is_asked_for(kind, checkpoint, tsv, tmp_path, capsys):
+    line, training = EXPLAINED[kind]
+    for explain in (False, True):
+        train(checkpoint, tsv, kind, tmp_path / str(explain), explain=explain, **training)
+        said = capsys.readouterr().err
+        assert (line in said) == explain
+        assert ("Precision: fp32, as asked for." in said) == explain
+        assert ("LoRA: one matrix product" in said) == (explain and kind == "top layer")
