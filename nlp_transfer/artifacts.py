@@ -38,9 +38,12 @@ from nlp_transfer.manifest import ADAPTER_FILES, MANIFEST_FILE, Manifest
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.saved_models import AnyTask, load_model, logits
 from nlp_transfer.training.evaluate import Evaluation
+from nlp_transfer.training.log import CONFUSION_FILE, CURVES_FILE
 from nlp_transfer.training.processes import processes
 
 NUM_SAMPLES = 8
+FROM_THE_HUB = ("README.md", CURVES_FILE, CONFUSION_FILE)
+"""What a model that was pulled has beside what its manifest lists."""
 MOVED_TOLERANCE = 1e-3
 """PiSSA and OLoRA adapters are rewritten for the base's own weights, which rounds; all others come back exactly."""
 
@@ -104,7 +107,7 @@ def refuse_other_content(folder: Path) -> None:
     listed = read_json(folder / MANIFEST_FILE).get("sha256") if (folder / MANIFEST_FILE).is_file() else None
     if not isinstance(listed, dict):
         raise ConfigError(f"{folder} is there already and is no saved model. Name another folder.")
-    known = {MANIFEST_FILE, "README.md", *listed}
+    known = {MANIFEST_FILE, *FROM_THE_HUB, *listed}
     if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
         raise ConfigError(f"{folder} would be replaced, and {others[0]} in it is no part of a model. Move it away.")
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from nlp_transfer.errors import CheckpointError, first_line
 from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
@@ -49,11 +54,26 @@ def find_in_package(checkpoint: str) -> Path:
     return folder
 
 
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Without the Hub's bars where no person sees them move, unless the user has settled that in the environment."""
+    is_settled = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
+    if is_settled or sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def download(name: str, revision: str | None) -> Path:
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*")
-        )
+        with quiet_hub():
+            return Path(
+                huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*")
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = first_line(error).rstrip(".")
         spelling = f"{name}@{revision}" if revision else name

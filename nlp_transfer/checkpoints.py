@@ -241,7 +241,7 @@ def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hide the table of missing weights and the loading bar: what matters of them is checked and raised."""
-    level = transformers_logging.get_verbosity()
+    level, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -250,7 +250,8 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def encoder_of(network: PreTrainedModel) -> nn.Module:

@@ -243,7 +243,8 @@ def machine() -> str:
 
 
 def command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """As it was typed; of "nlp-transfer run ner" the first word of ``sys.argv`` is all three."""
+    return shlex.join([*Path(sys.argv[0]).name.split(), *sys.argv[1:]])
 
 
 def plain(value: Any) -> Any:

@@ -25,8 +25,8 @@ def merge(
     """Fold an adapter into the weights of its base, or several of one task by their mean; prints the new folder.
 
     Args:
-        output: Folder to write.
-        models: Model folders of runs.
+        output: Folder to write; it comes first.
+        models: Model folders of runs, or user/name[@revision] on the Hub.
         method: How several are put together: their mean, or their largest or random changes to the base.
         weights: What each of them counts; they add up to 1. Equal if not given.
         density: Share of the changes that ties and dare keep.
@@ -36,6 +36,7 @@ def merge(
         checkpoint: Where the base is, if not where they were trained from.
         overwrite: Replace a model that stands there.
     """
+    from nlp_transfer.hub.pull import local_folder
     from nlp_transfer.merging import merge as merge_models
 
     settings = {
@@ -48,7 +49,7 @@ def merge(
         "checkpoint": checkpoint,
         "overwrite": overwrite,
     }
-    print(merge_models(models, output, **settings))  # type: ignore[arg-type]
+    print(merge_models([local_folder(model) for model in models], output, **settings))  # type: ignore[arg-type]
 
 
 def export(
@@ -63,7 +64,7 @@ def export(
     """Write an ONNX model for onnxruntime, if it answers alike. Needs the extra: pip install 'nlp-transfer[onnx]'.
 
     Args:
-        model: Model folder of a run.
+        model: Model folder of a run, or user/name[@revision] on the Hub.
         output: Folder to write.
         file: Texts to compare answers on, a table or a text a line; the samples in the model's manifest if not given.
         int8: Hold the weights of linear layers in 8 bits.
@@ -73,10 +74,12 @@ def export(
     """
     with needing("onnx"):
         from nlp_transfer.inference.onnx import export as export_model
+    from nlp_transfer.hub.pull import local_folder
     from nlp_transfer.inference.files import texts_to_compare
 
+    folder = local_folder(model)
     settings = {"int8": int8, "min_agreement": min_agreement, "checkpoint": checkpoint, "overwrite": overwrite}
-    print(f"{output}: {export_model(model, output, texts_to_compare(model, file), **settings)}")  # type: ignore[arg-type]
+    print(f"{output}: {export_model(folder, output, texts_to_compare(folder, file), **settings)}")  # type: ignore[arg-type]
 
 
 def convert(

@@ -27,7 +27,7 @@ def evaluate(
     """Score a saved model on a labelled file; the scores are printed as JSON.
 
     Args:
-        model: Model folder of a run.
+        model: Model folder of a run, or user/name[@revision] on the Hub.
         file: Labelled file or folder, in any format that a recipe reads (Hub sets excepted).
         checkpoint: Where the base is, if not where it was trained from.
         output: File for a line of JSON an example with its prediction.
@@ -70,7 +70,7 @@ def predict(
     """Predict texts, the rows or lines of a file, or the lines of standard input; a line of JSON for each.
 
     Args:
-        model: Model folder of a run.
+        model: Model folder of a run, or user/name[@revision] on the Hub.
         texts: Texts to predict; without texts and --file, standard input is read.
         file: A table (csv, tsv, jsonl, parquet), or any other file with a text a line.
         output: File to write; standard output if not given.
@@ -104,7 +104,8 @@ def serve(
     """Answer over HTTP with many adapters on one base. Needs the extra: pip install 'nlp-transfer[serve]'.
 
     Args:
-        models: Models, each as FOLDER or NAME=FOLDER, as requests shall name them; or one bank of several.
+        models: Models, each as FOLDER or NAME=FOLDER, as requests shall name them; or one bank of several. A folder may
+            be user/name[@revision] on the Hub.
         host: Address to listen at; 0.0.0.0 for all of the machine's.
         port: Port to listen at.
         max_waiting: Requests that may wait; others are told to come later.

@@ -12,9 +12,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from nlp_transfer.data.tables import HUB_PREFIX
+from nlp_transfer.errors import counted
 from nlp_transfer.hub.bases import Base
 from nlp_transfer.hub.markdown import block, code, plain
 from nlp_transfer.hub.snippets import own_snippet, plain_snippet
+from nlp_transfer.labels import OUTSIDE
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.tasks.ner import Ner
@@ -73,8 +75,15 @@ class Card:
 
     @property
     def examples(self) -> list[str]:
-        texts = [" ".join(s["words"]) if self.is_tagger else s["text"] for s in self.manifest.samples]
+        samples = sorted(self.manifest.samples, key=says_nothing)  # texts in which something is found come first
+        texts = [" ".join(s["words"]) if self.is_tagger else s["text"] for s in samples]
         return [" ".join(text.split()) for text in texts if text.strip()][:MAX_WIDGETS]
+
+
+def says_nothing(sample: Mapping[str, Any]) -> bool:
+    """Whether no label, and in NER no entity, is predicted of it."""
+    predicted = sample.get("predicted")
+    return isinstance(predicted, list) and set(predicted) <= {OUTSIDE}
 
 
 def make_card(card: Card) -> str:
@@ -156,15 +165,17 @@ def link(base: Base) -> str:
 
 
 def usage(card: Card) -> list[str]:
+    base = ", and the base with the one that the adapter was trained on" if card.is_adapter else ""
     ours = (
         f"{block(own_snippet(card), 'python')}\n\n"
-        "Files are compared with their sha256, the base with the one it was trained on; labels, limits and thresholds "
-        "come with it."
+        f"It needs the Python package `nlp-transfer`, which compares every file with its sha256{base}. Labels, limits "
+        "and thresholds come with the model."
     )
     if card.manifest.adapter == "onnx":
         return ["## Use", ours]
     title = "With plain PEFT" if card.is_adapter else "With plain transformers"
-    return ["## Use", ours, f"## {title}", block(plain_snippet(card), "python")]
+    note = "transformers says that the classifier is new: the adapter brings it." if card.is_adapter else ""
+    return ["## Use", ours, f"## {title}", block(plain_snippet(card), "python"), *([note] if note else [])]
 
 
 def scores(card: Card) -> list[str]:
@@ -233,12 +244,15 @@ def making(card: Card) -> list[str]:
     if not card.summary:
         return ["## How it was made", f"With {versions}."]
     run, plan = card.summary, card.summary["plan"]
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run["adapter"].items())
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in run["adapter"].items() if value is not False
+    )
+    precision = {"no": "fp32"}.get(plan["mixed_precision"], plan["mixed_precision"])
     weights, adapted = run["weights"], f" (LoRA: {settings})" if settings else ""
     lines = [
         f"- Trained {weights['trained']:,} of {weights['all']:,} weights{adapted}",
-        f"- {run['steps']:,} steps of {plan['batch_size']} examples, at most {plan['num_epochs']} epochs",
-        f"- Peak learning rate {plan['learning_rate']:.1e}, {plan['mixed_precision']} precision",
+        f"- {run['steps']:,} steps of {plan['batch_size']} examples, at most {counted(plan['num_epochs'], 'epoch')}",
+        f"- Peak learning rate {plan['learning_rate']:.1e}, {precision} precision",
         f"- {run['seconds']:,.0f} s on {run['machine']}",
         f"- {versions}",
     ]

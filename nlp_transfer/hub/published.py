@@ -65,6 +65,8 @@ def stage(folder: Path, staged: Path, publication: Publication) -> dict[str, Pat
 
 def base_of(manifest: Manifest, model: Path, publication: Publication) -> Base:
     base = base_on_hub(manifest, publication.base_model, model)
+    if base.name == publication.repo:
+        raise ConfigError(f"{base.name} is the base of {model}. Name a repository of its own.")
     return looked_up(base, patience=publication.patience, dry_run=publication.dry_run, public=publication.public)
 
 

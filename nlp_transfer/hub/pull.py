@@ -12,6 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from nlp_transfer.artifacts import put_in_place, refuse_existing, refuse_other_content
+from nlp_transfer.checkpoint_folders import quiet_hub
 from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ArtifactError, ConfigError, HubError
 from nlp_transfer.hub.banks import BANK_FILE, listed_hashes, members_of
@@ -19,11 +20,12 @@ from nlp_transfer.hub.content import Remote, is_same, look_at
 from nlp_transfer.hub.names import HUB_ID
 from nlp_transfer.hub.patience import persistently
 from nlp_transfer.hub.push import BYTES_A_SECOND, PATIENCE
-from nlp_transfer.hub.theirs import CARD_FILE
+from nlp_transfer.hub.theirs import CARD_FILE, PICTURES
 from nlp_transfer.inspection import read_json
 from nlp_transfer.manifest import MANIFEST_FILE, read_manifest
 from nlp_transfer.reporting.progress import say
 
+BESIDE = (CARD_FILE, *PICTURES)
 MOST_BYTES = 2**33
 """Of a model's files together."""
 
@@ -67,7 +69,7 @@ def content(folder: Path) -> list[str]:
     """The files of a model, or of a bank and its adapters, by their own lists; cards that are there."""
     members = members_of(folder)
     inside = [f"{name}/" for name in members] if members else [""]
-    cards = [f"{place}{CARD_FILE}" for place in {"", *inside} if (folder / place / CARD_FILE).is_file()]
+    cards = [f"{place}{name}" for place in {"", *inside} for name in BESIDE if (folder / place / name).is_file()]
     listed = [file for place in inside for file in listed_files(folder, f"{place}{MANIFEST_FILE}")]
     manifests = [f"{place}{MANIFEST_FILE}" for place in inside]
     return [*manifests, *listed, *cards, *([BANK_FILE] if members else [])]
@@ -133,7 +135,7 @@ def from_hub(name: str, revision: str | None) -> Path:
         manifests = [f"{member}/{MANIFEST_FILE}" for member in members]
     folder = fetch(name, remote, manifests, what)
     listed = {file for manifest in manifests for file in listed_files(folder, manifest)}
-    cards = {f"{manifest.removesuffix(MANIFEST_FILE)}{CARD_FILE}" for manifest in manifests}
+    cards = {f"{manifest.removesuffix(MANIFEST_FILE)}{name}" for manifest in manifests for name in BESIDE}
     there = {*listed, *cards, *manifests, CARD_FILE, BANK_FILE} & remote.hashes.keys()
     fetch(name, remote, sorted(there), what)
     check(folder)
@@ -164,13 +166,15 @@ def fetch(name: str, remote: Remote, files: list[str], what: str) -> Path:
     size = sum(remote.sizes[file] for file in files)
     if size > MOST_BYTES:
         raise ArtifactError(f"{name} has {size:,} bytes; at most {MOST_BYTES:,} are pulled.")
-    folder = Path(
-        persistently(
-            what,
-            lambda: snapshot_download(name, revision=remote.commit, allow_patterns=list(map(glob.escape, files))),
-            seconds=PATIENCE + size / BYTES_A_SECOND,
+    patterns = list(map(glob.escape, files))
+    with quiet_hub():
+        folder = Path(
+            persistently(
+                what,
+                lambda: snapshot_download(name, revision=remote.commit, allow_patterns=patterns),
+                seconds=PATIENCE + size / BYTES_A_SECOND,
+            )
         )
-    )
     for file in files:
         if not (folder / file).is_file() or not is_same(folder / file, remote.hashes[file]):
             (folder / file).resolve().unlink(missing_ok=True)  # or the cache would give it again

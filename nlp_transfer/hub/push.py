@@ -10,13 +10,16 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from nlp_transfer.checkpoint_folders import quiet_hub
 from nlp_transfer.errors import ConfigError, HubError, counted
+from nlp_transfer.hub.banks import BANK_FILE
 from nlp_transfer.hub.bases import licence_stated
 from nlp_transfer.hub.content import Remote, is_same, look_at
-from nlp_transfer.hub.names import HUB_ID
+from nlp_transfer.hub.names import HUB_ID, is_reference
 from nlp_transfer.hub.patience import persistently
 from nlp_transfer.hub.published import Publication, num_examples, stage
 from nlp_transfer.hub.theirs import CARD_FILE, is_card, is_edited, is_picture, pushed_before
+from nlp_transfer.manifest import MANIFEST_FILE
 from nlp_transfer.reporting.progress import say
 
 PATIENCE, BYTES_A_SECOND = 60.0, 100_000
@@ -35,6 +38,15 @@ class Sending:
     message: str
     replace_card: bool
     tag: str | None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How a push has ended."""
+
+    what: str
+    commit: str
+    url: str
 
 
 def push(
@@ -65,7 +77,7 @@ def push(
     Raises ConfigError for a missing token, names and rights, and adapters of several bases; ArtifactError for a damaged
     model, and for secrets in what would be sent; HubError where the Hub does not answer for half a minute.
     """
-    check_names(repo, pull_request=pull_request, revision=revision)
+    check_names(repo, pull_request=pull_request, revision=revision, tag=tag)
     if not dry_run:
         refuse_no_way_there()
     with tempfile.TemporaryDirectory() as made:
@@ -73,24 +85,32 @@ def push(
             licence = persistently(f"push to {repo}", lambda: licence_there(HfApi(), repo), seconds=patience)
         publication = Publication(repo, licence, base_model, patience, dry_run, public, examples)
         files = stage(Path(folder).expanduser(), Path(made), publication)
-        told = f"{counted(num_examples(files), 'text')} of the data with it as examples"
+        told = notes_on(files, licence)
         if dry_run:
             show(files)
-            say(f"There would be {told} (--no-examples: none).")
+            say(f"Nothing was sent. {told}")
             return ""
         seconds = patience + sum(path.stat().st_size for path in files.values()) / BYTES_A_SECOND
         sending = Sending(HfApi(), repo, files, message, replace_card, tag)
 
-        def attempt() -> str:
+        def attempt() -> Sent:
             make_room(sending, public=public, branch=revision)
             refuse_taken_tag(sending)
             return propose(sending) if pull_request else send(sending, revision)
 
-        commit = persistently(f"push to {repo}", attempt, seconds=seconds)
-        if tag is not None:
-            persistently(f"tag '{tag}' of {repo}", lambda: put_tag(sending, tag, commit), seconds=seconds)
-    say(f"{repo} holds it at {commit}, {told}.")
-    return commit
+        with quiet_hub():
+            sent = persistently(f"push to {repo}", attempt, seconds=seconds)
+            if tag is not None:
+                persistently(f"tag '{tag}' of {repo}", lambda: put_tag(sending, tag, sent.commit), seconds=seconds)
+    say(f"{sent.what}: {sent.url} {told}")
+    return sent.commit
+
+
+def notes_on(files: dict[str, Path], licence: str | None) -> str:
+    """What a person may not have thought of."""
+    number = num_examples(files)
+    told = f"{counted(number, 'text')} of the data among the examples (--no-examples: none)." if number else ""
+    return told if licence else f"{told} No licence is stated (--license).".strip()
 
 
 def licence_there(api: HfApi, repo: str) -> str | None:
@@ -101,11 +121,14 @@ def licence_there(api: HfApi, repo: str) -> str | None:
         return None
 
 
-def check_names(repo: str, *, pull_request: bool, revision: str | None) -> None:
+def check_names(repo: str, *, pull_request: bool, revision: str | None, tag: str | None) -> None:
     if not HUB_ID.fullmatch(repo) or repo.count("/") != 1:
         raise ConfigError(f"The repository must be named 'user/name', got '{repo}'.")
-    if pull_request and revision is not None:
-        raise ConfigError("A pull request goes to the main branch: leave the revision out.")
+    if pull_request and (revision is not None or tag is not None):
+        raise ConfigError("A pull request goes to the main branch, and is no place for a tag: leave both out.")
+    for name in (revision, tag):
+        if name is not None and not is_reference(name):
+            raise ConfigError(f"'{name}' cannot be the name of a branch or tag. Take letters, digits, and _ . - /.")
 
 
 def refuse_no_way_there() -> None:
@@ -130,18 +153,19 @@ def make_room(to: Sending, *, public: bool, branch: str | None) -> None:
         to.api.create_repo(to.repo, private=not public, exist_ok=True)
     else:
         if not info.private and not public:
-            raise ConfigError(f"{to.repo} is there already, and public. Pass --public, or name another one.")
+            raise ConfigError(f"{to.repo} is public: everybody sees what is pushed. Pass --public if that is meant.")
     if branch is not None:
         to.api.create_branch(to.repo, branch=branch, exist_ok=True)
 
 
-def send(to: Sending, revision: str | None, *, opens: bool = False) -> str:
+def send(to: Sending, revision: str | None, *, opens: bool = False) -> Sent:
     """One commit on what is there now, if anything differs. What differs afterwards raises HubError."""
     before = look_at(to.api, to.repo, revision)
+    refuse_other_model(to, before)
     files = wanted(to, before)
     unwanted = stale(to, before)
     if not differing(files, before.hashes) and not unwanted:
-        return before.commit
+        return Sent("It is there already, and nothing was sent", before.commit, url(to, f"tree/{before.commit}"))
     made = to.api.create_commit(
         to.repo,
         [
@@ -156,16 +180,31 @@ def send(to: Sending, revision: str | None, *, opens: bool = False) -> str:
     after = look_at(to.api, to.repo, made.pr_revision if opens else made.oid)
     if odd := differing(files, after.hashes):
         raise HubError(f"{to.repo} holds another {odd[0]} than was sent. Give the same command again.")
-    return after.commit
+    if opens:
+        return Sent(f"Pull request {made.pr_num} is open", after.commit, url(to, f"discussions/{made.pr_num}"))
+    return Sent(f"Sent to {to.repo}", after.commit, url(to, f"tree/{after.commit}"))
 
 
-def propose(to: Sending) -> str:
+def url(to: Sending, place: str) -> str:
+    return f"{constants.ENDPOINT}/{to.repo}/{place}"
+
+
+def refuse_other_model(to: Sending, there: Remote) -> None:
+    """A base, say, of the same user: transformers would put an adapter that lies beside it on top of it."""
+    weights = [name for name in there.hashes if "/" not in name and name.endswith(".safetensors")]
+    if weights and not {MANIFEST_FILE, BANK_FILE} & there.hashes.keys():
+        raise ConfigError(f"{to.repo} holds {weights[0]} of another kind of model. Name a repository of its own.")
+
+
+def propose(to: Sending) -> Sent:
     """A pull request, unless one that is open holds the same already, or the main branch does."""
     files = wanted(to, look_at(to.api, to.repo, None))
     for opened in to.api.get_repo_discussions(to.repo, discussion_type="pull_request", discussion_status="open"):
         proposed = look_at(to.api, to.repo, opened.git_reference)
         if not differing(files, proposed.hashes):
-            return proposed.commit
+            return Sent(
+                f"Pull request {opened.num} holds it already", proposed.commit, url(to, f"discussions/{opened.num}")
+            )
     return send(to, None, opens=True)
 
 
@@ -179,7 +218,10 @@ def wanted(to: Sending, there: Remote) -> dict[str, Path]:
         return to.files
     kept = [name for name in differ if is_edited(to.api, to.repo, there, name)]
     if kept:
-        say(f"{kept[0]} of {to.repo} was not written by us, or edited since, and stays. Pass --replace-card if not.")
+        say(
+            f"{kept[0]} of {to.repo} was written or edited by a person and stays as it is, its licence too. "
+            "--replace-card replaces it."
+        )
     if has_pictures(there.hashes) and not has_pictures(to.files) and not other_model(to, there):
         say(f"{to.repo} holds this model already, with the card and pictures of its run, which stay.")
         kept = cards
