@@ -40,8 +40,8 @@ def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | N
     here = local_folder(folder, revision)
     if members := members_of(here):
         raise ConfigError(
-            f"{folder} is a bank of {quoted(tuple(members))}. AdapterBank.load reads it whole; for one adapter, name its "
-            f"folder, here {next(iter(members.values()))}."
+            f"{folder} is a bank of {quoted(tuple(members))}. AdapterBank.load reads it whole; for one adapter, name "
+            f"its folder, here {next(iter(members.values()))}."
         )
     found = model_folder(here)
     if (found / ONNX_FILES[1]).is_file():
