@@ -92,8 +92,9 @@ def initial_adapter(network: PreTrainedModel, kind: AdapterKind, lora: LoraConfi
 
 
 def fold(model: Model) -> Model:
-    """A model that only answers from now on: its adapter in the weights where that changes no answer."""
-    return replace(model, network=cast(PreTrainedModel, folded(model.network)))
+    """A model that only answers from now on: whole weights with the adapter in them, where that changes no answer."""
+    network = cast(PreTrainedModel, folded(model.network))
+    return model if network is model.network else replace(model, network=network, adapter="none", moved_by=None)
 
 
 def plain_network(model: Model) -> PreTrainedModel:

@@ -1,22 +1,23 @@
-"""LoRA in one matrix product each way, where that computes the same: faster than PEFT's own layer, and leaner.
+"""LoRA in one matrix product each way, where that computes the same: faster than PEFT's own layer, and no larger.
 
-PEFT computes ``x·Wᵀ + s·(x·Aᵀ)·Bᵀ``: four tensors as long as the input are made and kept for the way back. Here the
-layer's weight ``M = W + s·B·A`` is formed first, once a step, and
+PEFT computes ``x·Wᵀ + s·(x·Aᵀ)·Bᵀ``: three products, and three sums and scalings of tensors as long as the output. Here
+the layer's weight ``M = W + s·B·A`` is formed first, and is gone after
 
     forward    y  = x·Mᵀ + b
-    backward   dx = dy·M
+    backward   dx = dy·M = dy·W + s·(dy·B)·A
                dA = s·Bᵀ·dM = s·(dy·B)ᵀ·x          since dM = dyᵀ·x, and a product of three may begin at either end:
                dB = s·dM·Aᵀ = s·dyᵀ·(x·Aᵀ)         dM itself, as large as W, is never made
 
-so that just ``x`` is kept. Written out from the definition of LoRA (Hu et al., 2021, arXiv 2106.09685).
+so that just ``x`` is kept for the way back. Written out from LoRA's definition (Hu et al., 2021, arXiv 2106.09685).
 
 The layer stays PEFT's to the outside: the same names, the same files. With dropout before the adapter, DoRA, several
-adapters at once or a merged one it is PEFT's inside, too.
+adapters at once, a merged one, or a base that is trained itself, it is PEFT's inside, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,49 +25,56 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
+
+HOLDING = threading.Lock()
 
 
 class OneProduct(torch.autograd.Function):
-    """Shapes: x ``(..., inputs)``, formed ``(outputs, inputs)``, down ``(rank, inputs)``, up ``(outputs, rank)``."""
+    """Shapes: x ``(..., inputs)``, formed and frozen ``(outputs, inputs)``, down ``(rank, inputs)``, up ``(outputs,
+    rank)``.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, formed: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+        ctx: Any, x: Tensor, formed: Tensor, bias: Tensor | None, frozen: Tensor, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
-        ctx.save_for_backward(x, formed, down, up)
+        ctx.save_for_backward(x, frozen, down, up)
         ctx.scale = scale
         return F.linear(x, formed, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, formed, down, up = ctx.saved_tensors
+        x, frozen, down, up = ctx.saved_tensors
         rows, errors = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        scaled_up, small_down = (up * ctx.scale).to(x.dtype), down.to(x.dtype)
-        d_x = errors.mm(formed).view_as(x) if ctx.needs_input_grad[0] else None
-        d_down = errors.mm(scaled_up).t().mm(rows).to(down.dtype)
+        small_down, errors_below = down.to(x.dtype), errors.mm((up * ctx.scale).to(x.dtype))
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = errors.mm(frozen.to(x.dtype)).addmm_(errors_below, small_down).view_as(x)
+        d_down = errors_below.t().mm(rows).to(down.dtype)
         d_up = errors.t().mm(rows.mm(small_down.t())).to(up.dtype).mul_(ctx.scale)
-        return d_x, None, None, d_down, d_up, None
+        return d_x, None, None, None, d_down, d_up, None
 
 
 class OneProductLinear(Linear):
-    """PEFT's layer, with ``OneProduct`` inside where that is exact: while it trains, and while it ``is_held``, in which
-    time it keeps its formed weight. Else it is PEFT's to the last bit.
+    """PEFT's layer, with ``OneProduct`` inside where that is exact: while it trains, and while its weight is held, so
+    that it is formed once. Else it is PEFT's to the last bit.
     """
 
-    is_held = False
-    formed: Tensor | None = None
-    formed_of: tuple[int, ...] = ()
-    """What tells the adapter from itself after a change."""
+    holders = 0
+    formed: tuple[tuple[Any, ...], Tensor] | None = None
+    """What tells the adapter from itself after a change, and the weight that was formed of it."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if args or kwargs or not (self.training or self.is_held) or not self.is_exact:
+        if args or kwargs or not (self.training or self.holders) or not self.is_exact:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         dtype, bias = self.compute_dtype(x), self.base_layer.bias
         bias = None if bias is None else bias.to(dtype)
-        formed = self.weight_in(dtype)
-        found: Tensor = OneProduct.apply(x.to(dtype), formed, bias, *self.low_rank)  # type: ignore[no-untyped-call]
+        arguments = (x.to(dtype), self.weight_in(dtype), bias, self.frozen, *self.low_rank)
+        found: Tensor = OneProduct.apply(*arguments)  # type: ignore[no-untyped-call]
         return found
 
     @property
@@ -76,6 +84,8 @@ class OneProductLinear(Linear):
             return False
         (name,) = self.active_adapters
         is_plain = name in self.lora_A and name not in self.lora_variant and not self.lora_bias[name]
+        if any(parameter.requires_grad for parameter in self.base_layer.parameters()):
+            return False
         return is_plain and not (self.training and not isinstance(self.lora_dropout[name], nn.Identity))
 
     @property
@@ -97,15 +107,16 @@ class OneProductLinear(Linear):
         return self.frozen.dtype
 
     def weight_in(self, dtype: torch.dtype) -> Tensor:
-        """``W + s·B·A``, added up in the adapter's own type: in bf16 a small adapter would vanish in rounding."""
+        """``W + s·B·A``, added up in the adapter's own type and then rounded."""
         down, up, scale = self.low_rank
-        state = (down._version, down.data_ptr(), up._version, up.data_ptr())
-        if self.formed is not None and self.formed.dtype == dtype and self.formed_of == state:
-            return self.formed
+        state = (dtype, scale, down._version, down.data_ptr(), up._version, up.data_ptr())
+        held = self.formed  # another thread may let go of it
+        if held is not None and held[0] == state:
+            return held[1]
         with torch.no_grad(), torch.autocast(up.device.type, enabled=False):
-            formed = torch.addmm(self.frozen, up, down, alpha=scale).to(dtype)
-        if self.is_held:
-            self.formed, self.formed_of = formed, state
+            formed = torch.addmm(self.frozen.to(up.dtype), up, down, alpha=scale).to(dtype)
+        if self.holders:
+            self.formed = state, formed
         return formed
 
 
@@ -141,12 +152,21 @@ def folded(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def weights_held(network: nn.Module) -> Iterator[None]:
-    """Within, adapters may not change: each layer forms its weight once. What is spread over processes is not held."""
+    """Within, where adapters do not change, each layer forms its weight once; from any number of threads.
+
+    What is spread over processes is not held.
+    """
     layers = [layer for layer in one_product_layers(network) if not isinstance(layer.frozen, DTensor)]
+    count_holders(layers, 1)
     try:
-        for layer in layers:
-            layer.is_held = True
         yield
     finally:
+        count_holders(layers, -1)
+
+
+def count_holders(layers: Sequence[OneProductLinear], more: int) -> None:
+    """Whoever is the last to leave lets go of the formed weights."""
+    with HOLDING:
         for layer in layers:
-            layer.is_held, layer.formed = False, None
+            layer.holders += more
+            layer.formed = layer.formed if layer.holders else None

@@ -44,7 +44,7 @@ def adapter(run: Run) -> str:
     if is_one_product(run.network):
         return "LoRA: one matrix product for each adapted layer, as there is no dropout before it and no DoRA."
     settings = adapter_settings(run.model)
-    reason = "DoRA" if settings["use_dora"] else f"LoRA dropout {settings['dropout']:g}"
+    reason = "LoRA dropout" if settings["dropout"] else "DoRA" if settings["use_dora"] else "how its layers are built"
     return f"LoRA: PEFT's own layers, with several products each, for {reason}."
 
 
@@ -53,7 +53,7 @@ def trunk(run: Run) -> str:
         return "Frozen layers: none below all that is trained."
     depth = run.state.frozen.trunk.depth
     layers = f"the lowest {depth} layers" if depth > 1 else "the lowest layer"
-    reason = why_not_kept(run)
+    reason = None if run.state.frozen.states is not None else why_not_kept(run)
     return f"Frozen layers: {layers}, " + ("once for all epochs." if reason is None else f"in each epoch: {reason}.")
 
 

@@ -24,7 +24,7 @@ from nlp_transfer.training.log import Log
 from nlp_transfer.training.loop import StepResult, train_steps
 from nlp_transfer.training.parallel import from_main, in_any_process, refuse_different_weights
 from nlp_transfer.training.passes import advice_where_memory_ends
-from nlp_transfer.training.prepare import Run, choose_metric, describe, keep_trunk, prepare
+from nlp_transfer.training.prepare import Run, choose_metric, describe, fill_trunk, keep_trunk, prepare
 from nlp_transfer.training.processes import processes
 from nlp_transfer.training.resume import Origin, made_of, made_with
 from nlp_transfer.training.saving import Saving, alone_in
@@ -78,6 +78,8 @@ def fit(
             accelerator = run.accelerator
             log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
         refuse_different_weights(run.accelerator, run.network)
+        if rows_left(run) or not run.state.progress.is_validated:
+            fill_trunk(run, frozen)
         with trackers.running(run_dir, config):
             session.train_until_asked()
         return saving.best_model()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nlp_transfer.cache import cache_folder
 from nlp_transfer.data.encoded import EncodedSplit, Indices
+from nlp_transfer.reporting.progress import say
 
 MEMORY_SHARE = 0.25
 """Of the memory that is free, what hidden states may take before they go to the disk."""
@@ -48,9 +49,13 @@ def room_for(split: EncodedSplit, width: int, dtype: torch.dtype) -> Tensor | No
     if size <= MEMORY_SHARE * psutil.virtual_memory().available:
         return torch.empty(shape, dtype=dtype)
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    if size > DISK_SHARE * shutil.disk_usage(folder).free:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if size > DISK_SHARE * shutil.disk_usage(folder).free:
+            return None
+        with tempfile.NamedTemporaryFile(dir=folder) as file:  # without a name its room is free again however we end
+            os.posix_fallocate(file.fileno(), 0, size)  # all of it now: a disk that fills up later would kill us
+            say(f"What the frozen layers make is kept in {folder}: {size / 2**30:.1f} GiB until the run ends.")
+            return torch.from_file(file.name, shared=True, size=shape[0] * width, dtype=dtype).view(shape)
+    except OSError:
         return None
-    with tempfile.NamedTemporaryFile(dir=folder) as file:  # without a name its room is free again however we end
-        os.truncate(file.name, size)
-        return torch.from_file(file.name, shared=True, size=shape[0] * width, dtype=dtype).view(shape)

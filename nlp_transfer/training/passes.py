@@ -15,7 +15,6 @@ from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nlp_transfer.adapters.one_product import weights_held
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.errors import TrainingError, counted, first_line
 from nlp_transfer.reporting.progress import say_of_this_process
@@ -68,13 +67,12 @@ def add_gradients(
     """
     while True:
         try:
-            with weights_held(state.network):
-                losses = [
-                    backward(
-                        accelerator, state, batch, loss_sum, num_targets, partial(seed, turn), last=batch is batches[-1]
-                    )
-                    for turn, batch in enumerate(batches)
-                ]
+            losses = [
+                backward(
+                    accelerator, state, batch, loss_sum, num_targets, partial(seed, turn), last=batch is batches[-1]
+                )
+                for turn, batch in enumerate(batches)
+            ]
             return torch.stack(losses)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

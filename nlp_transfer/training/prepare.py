@@ -23,7 +23,7 @@ from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
 from nlp_transfer.training.evaluate import say_cut
-from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, kept
+from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, fill, room_to_keep
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.parallel import is_sharded, shard
 from nlp_transfer.training.precision import make_accelerator
@@ -118,16 +118,23 @@ def why_not_kept(run: Run) -> str | None:
 
 
 def keep_trunk(run: Run, held_out: EncodedSplit) -> tuple[Run, FrozenPart | None]:
-    """The run and its validation with what the frozen layers make of every row, where that saves work and is exact."""
-    frozen, accelerator = run.state.frozen, run.accelerator
+    """The run and its validation with room for what the frozen layers make of every row, where that saves work and is
+    exact. ``fill_trunk`` computes it.
+    """
+    frozen, network, autocast = run.state.frozen, run.state.network, run.accelerator.autocast
     if frozen is None or why_not_kept(run) is not None:
         return run, None
-    network, autocast = run.state.network, accelerator.autocast
-    states = kept(frozen.trunk, network, run.split, autocast, "train")
-    if states is None:
-        return run, None
-    validation = FrozenPart(frozen.trunk, kept(frozen.trunk, network, held_out, autocast, "validation"))
-    return replace(run, state=replace(run.state, frozen=FrozenPart(frozen.trunk, states))), validation
+    train, validation = (
+        room_to_keep(frozen.trunk, network, split, autocast, part)
+        for split, part in ((run.split, "train"), (held_out, "validation"))
+    )
+    return replace(run, state=replace(run.state, frozen=train)), validation
+
+
+def fill_trunk(run: Run, validation: FrozenPart | None) -> None:
+    for frozen, part in ((run.state.frozen, "train"), (validation, "validation")):
+        if frozen is not None:
+            fill(frozen, run.state.network, run.accelerator.autocast, part)
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

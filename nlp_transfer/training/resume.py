@@ -184,6 +184,7 @@ def made_with(run: Run, task: Task[Any, Any], config: TrainingConfig) -> dict[st
             "processes": run.accelerator.num_processes,
             "sharded": is_sharded(run.accelerator),
             "DeepSpeed": uses_zero(),
+            "frozen layers kept": run.state.frozen is not None and run.state.frozen.states is not None,
             **{name: getattr(config, name) for name in PASSES},
         },
         "handling": {name: getattr(config, name) for name in HANDLING},

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 
 from nlp_transfer.data.encoded import Batch
 
+POOLER = "pooler."
+"""What an encoder may have behind its layers."""
+
+
+class UncutError(Exception):
+    """An encoder's layers are not what they are taken for."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -56,13 +63,12 @@ class Trunk:
         all the same, which costs little, and is not used.
         """
         last = self.layers[self.depth - 1]
-        plain = last.forward
         last.forward = lambda *_, **__: made.as_output()
         with self._layers(self.layers[self.depth - 1 :]):
             try:
                 yield
             finally:
-                last.forward = plain
+                del last.forward  # the class's own is there again
 
     @torch.no_grad()
     def made(self, batch: Batch) -> Made:
@@ -74,7 +80,9 @@ class Trunk:
                 self.encoder(**batch.inputs)
         finally:
             handle.remove()
-        (output,) = found
+        if len(found) != 1:
+            raise UncutError("the last of these layers gave no output, or several")
+        output = found[0]
         return Made(output[0], output[1:]) if isinstance(output, tuple) else Made(output)
 
     @contextmanager
@@ -94,7 +102,9 @@ def find_trunk(encoder: nn.Module) -> Trunk | None:
         return None
     owner, attribute, layers = place
     depth = next((i for i, layer in enumerate(layers) if is_trained(layer)), len(layers))
-    if depth == 0:
+    above = {id(p) for layer in layers[depth:] for p in layer.parameters()}
+    elsewhere = [name for name, p in encoder.named_parameters() if p.requires_grad and id(p) not in above]
+    if depth == 0 or not all(name.startswith(POOLER) for name in elsewhere):
         return None
     return Trunk(encoder, embeddings, owner, attribute, layers, depth)
 

@@ -113,7 +113,7 @@ def test_a_label_that_train_lacks_may_be_kept_and_then_counts_as_wrong(call, che
         (["copy", "nerr"], "Did you mean 'ner'?"),
         (["predict", "nowhere", "a text"], "nowhere does not exist"),
         (["evaluate", "nowhere", "file.csv"], "nowhere does not exist"),
-        (["predict"], "Model folder of a run. (required)"),
+        (["predict"], "Model folder of a run, or user/name[@revision] on the Hub. (required)"),
     ],
 )
 def test_a_wrong_command_is_one_line(call, args, words):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+import transformers as hf
 
 import nlp_transfer as nt
 from nlp_transfer.adapters.lora import plain_network
@@ -40,26 +44,34 @@ def num_lines(path):
     return len(path.read_text().splitlines())
 
 
+class Passes(list):
+    """Number of rows of each pass through the attention of the first layer."""
+
+    kept = False
+
+
 @pytest.fixture
 def passes(monkeypatch):
-    """Number of rows that went through the first layer of an encoder."""
-    rows = []
+    found, keep = Passes(), preparing.keep_trunk
 
     def count(run, held_out):
-        trunk = run.state.frozen.trunk
-        trunk.layers[0].attention.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
-        return kept(run, held_out)
+        run, validation = keep(run, held_out)
+        found.kept = run.state.frozen is not None and run.state.frozen.states is not None
+        if run.model.network.config.model_type == "bert":
+            first = run.state.frozen.trunk.layers[0].attention
+            first.register_forward_hook(lambda _, args, __: found.append(len(args[0])))
+        return run, validation
 
-    kept = preparing.keep_trunk
     monkeypatch.setattr("nlp_transfer.training.fit.keep_trunk", count)
-    return rows
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - UNCUT))
-def test_it_ends_in_the_same_weights(family, kind, make_checkpoint, conll, tmp_path, monkeypatch):
+def test_it_ends_in_the_same_weights(family, kind, make_checkpoint, conll, tmp_path, monkeypatch, passes):
     checkpoint = make_checkpoint(family)
     kept = train(checkpoint, conll, kind, tmp_path / "kept")
+    assert passes.kept
     monkeypatch.setattr("nlp_transfer.training.fit.keep_trunk", lambda run, _: (run, None))
     plain = train(checkpoint, conll, kind, tmp_path / "plain")
     assert kept.keys() == plain.keys()
@@ -70,13 +82,33 @@ def test_it_ends_in_the_same_weights(family, kind, make_checkpoint, conll, tmp_p
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_layer_sees_each_row_once(kind, checkpoint, tsv, tmp_path, passes):
     train(checkpoint, tsv, kind, tmp_path)
-    number = num_lines(tsv) - 1
-    assert number <= sum(passes) <= number + 24  # the probes
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    assert sum(passes) == len(splits.train) + len(splits.validation)
 
 
 @pytest.mark.parametrize("family", sorted(UNCUT))
 def test_encoders_that_cannot_be_cut_are_trained_as_ever(family, make_checkpoint, tsv, tmp_path):
     assert train(make_checkpoint(family), tsv, "head", tmp_path)
+
+
+def squeezebert(folder, checkpoint):
+    """Its layers are called in another way than others'."""
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    shutil.copytree(checkpoint, folder)
+    hf.SqueezeBertModel(hf.SqueezeBertConfig(embedding_size=32, vocab_size=200, **config)).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_of_another_build_is_trained_as_ever(checkpoint, tsv, tmp_path, passes):
+    assert train(squeezebert(tmp_path / "squeeze", checkpoint), tsv, "head", tmp_path / "run")
+    assert not passes.kept
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_run_as_it_is(checkpoint, tsv, tmp_path, monkeypatch, passes):
+    monkeypatch.setattr("nlp_transfer.training.hidden_states.MEMORY_SHARE", 0)
+    monkeypatch.setattr("nlp_transfer.training.hidden_states.cache_folder", lambda: Path("/proc/nowhere"))
+    assert train(checkpoint, tsv, "head", tmp_path)
+    assert not passes.kept
 
 
 def test_what_is_trained_from_the_first_layer_on_has_no_trunk(checkpoint):

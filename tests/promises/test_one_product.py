@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -79,7 +80,8 @@ def test_loss_and_gradients_are_those_of_peft(family, head, make_checkpoint):
     assert distance(bf16, expected) < 3 * distance(peft_bf16, expected)  # rounding; a wrong formula is 1 apart
 
 
-def test_less_is_kept_for_the_way_back(checkpoint):
+@pytest.mark.parametrize("rows", [1, 50])
+def test_less_is_kept_for_the_way_back(checkpoint, rows):
     network = with_lora(checkpoint)
 
     def kept() -> int:
@@ -92,7 +94,7 @@ def test_less_is_kept_for_the_way_back(checkpoint):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss_and_gradients(network, rows=200)
+            loss_and_gradients(network, rows=rows)
         return sum(sizes.values())
 
     ours = kept()
@@ -112,6 +114,39 @@ def test_what_is_more_than_low_rank_products_is_left_to_peft(checkpoint, lora):
         expected = loss_and_gradients(network)
     assert found[0] == expected[0]
     assert distance(found[1], expected[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_base_that_is_trained_itself_is_left_to_peft(checkpoint, name):
+    network = with_lora(checkpoint).train()
+    parameter = getattr(one_product_layers(network)[0].base_layer, name).requires_grad_(True)
+    loss_and_gradients(network)
+    assert parameter.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adapters_in_fp32_go_with_a_base_in_half(checkpoint, dtype):
+    network = with_lora(checkpoint)
+    expected = network(input_ids=torch.arange(4, 14)[None]).logits
+    for layer in one_product_layers(network):
+        layer.base_layer.to(dtype)
+    plain = folded(network)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = plain(input_ids=torch.arange(4, 14)[None]).logits
+    assert torch.allclose(found.float(), expected, atol=0.2)
+
+
+def test_many_threads_hold_the_weights_and_get_the_same_bits(checkpoint):
+    network, ids = with_lora(checkpoint), torch.arange(4, 24).reshape(2, 10)
+
+    def ask(_):
+        with torch.no_grad(), weights_held(network):
+            return network(input_ids=ids).logits
+
+    expected = ask(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(found, expected) for found in pool.map(ask, range(400)))
+    assert all((layer.holders, layer.formed) == (0, None) for layer in one_product_layers(network))
 
 
 def test_several_adapters_and_none_are_left_to_peft(checkpoint):
