@@ -49,7 +49,7 @@ def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | N
             from nlp_transfer.inference.onnx import load_onnx
         return load_onnx(found)
     model, task = load_model(found, checkpoint=checkpoint)
-    return Predictor(fold(model), task)
+    return Predictor(fold(model), task, saved_as=model.adapter)
 
 
 class Predictor:
@@ -57,15 +57,16 @@ class Predictor:
     classification up to its limit of tokens unless it says otherwise.
     """
 
-    def __init__(self, model: Model, task: AnyTask) -> None:
+    def __init__(self, model: Model, task: AnyTask, *, saved_as: str | None = None) -> None:
         self.model = model
+        self._kind = saved_as or model.adapter  # an adapter may be folded into the weights by now
         self.task = task
         self._tokenizing = threading.Lock()  # a tokenizer keeps what it was last asked to cut
         model.network.to(processes().device)
 
     def __repr__(self) -> str:
         number = counted(len(self.labels), "entity type" if self.task.token_labels else "label")
-        return f"Predictor({self.task.name}, {number}, {self.model.adapter} on '{self.model.origin.name}')"
+        return f"Predictor({self.task.name}, {number}, {self._kind} on '{self.model.origin.name}')"
 
     @property
     def labels(self) -> tuple[str, ...]:
