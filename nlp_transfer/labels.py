@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nlp_transfer.errors import DataError, did_you_mean
 
@@ -68,6 +68,11 @@ def split_tag(tag: str) -> tuple[str, str]:
     """``"B-PER"`` to ``("B", "PER")``; ``"O"`` to ``("O", "")``. Types may hold hyphens: ``B-geo-loc``."""
     prefix, _, label = tag.partition("-")
     return prefix, label
+
+
+def says_nothing(predicted: Any) -> bool:
+    """Whether a prediction, as it is recorded, names no label, or of tags no entity."""
+    return isinstance(predicted, list) and set(predicted) <= {OUTSIDE}
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:

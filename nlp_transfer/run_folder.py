@@ -37,7 +37,7 @@ from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
 from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ConfigError
-from nlp_transfer.labels import OUTSIDE
+from nlp_transfer.labels import says_nothing
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
@@ -125,16 +125,11 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
     return evaluation.metrics
 
 
-def says_nothing(records: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether no label, and in NER no entity, was predicted of any example."""
-    return all(isinstance(r["predicted"], list) and set(r["predicted"]) <= {OUTSIDE} for r in records)
-
-
 def closing_lines(run_dir: Path, evaluation: Evaluation[Any, Any], records: Sequence[Mapping[str, Any]]) -> None:
     model = shlex.quote(str(run_dir / "model"))
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
     say(f"{evaluation.part}: {scores}")
-    if says_nothing(records):
+    if all(says_nothing(record["predicted"]) for record in records):
         say(f"The model predicts nothing for any of the {len(records):,} examples: train it longer.")
     say(f"Report: {run_dir / REPORT_FILE}   Model: {run_dir / 'model'}")
     pairs = getattr(evaluation.examples[0], "text_pair", None) is not None

@@ -121,6 +121,6 @@ def serve(
     named = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
     if not named or len(dict(named)) < len(named):
         raise ConfigError(f"serve takes model folders under different names, got {' '.join(models) or 'none'}.")
-    is_bank = len(models) == 1 and "=" not in models[0] and members_of(local_folder(models[0]))
-    bank = AdapterBank.load(models[0] if is_bank else dict(named), checkpoint=checkpoint)
+    only = local_folder(models[0]) if len(models) == 1 and "=" not in models[0] else None
+    bank = AdapterBank.load(only if only and members_of(only) else dict(named), checkpoint=checkpoint)
     serve_bank(bank, host, port, Limits(max_waiting=max_waiting, max_batch=max_batch))

@@ -16,7 +16,7 @@ from nlp_transfer.errors import counted
 from nlp_transfer.hub.bases import Base
 from nlp_transfer.hub.markdown import block, code, plain
 from nlp_transfer.hub.snippets import own_snippet, plain_snippet
-from nlp_transfer.labels import OUTSIDE
+from nlp_transfer.labels import says_nothing
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.tasks.ner import Ner
@@ -75,15 +75,10 @@ class Card:
 
     @property
     def examples(self) -> list[str]:
-        samples = sorted(self.manifest.samples, key=says_nothing)  # texts in which something is found come first
+        # texts in which something is found come first
+        samples = sorted(self.manifest.samples, key=lambda sample: says_nothing(sample.get("predicted")))
         texts = [" ".join(s["words"]) if self.is_tagger else s["text"] for s in samples]
         return [" ".join(text.split()) for text in texts if text.strip()][:MAX_WIDGETS]
-
-
-def says_nothing(sample: Mapping[str, Any]) -> bool:
-    """Whether no label, and in NER no entity, is predicted of it."""
-    predicted = sample.get("predicted")
-    return isinstance(predicted, list) and set(predicted) <= {OUTSIDE}
 
 
 def make_card(card: Card) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from nlp_transfer.artifacts import put_in_place, refuse_existing, refuse_other_content
+from nlp_transfer.artifacts import FROM_THE_HUB, put_in_place, refuse_existing, refuse_other_content
 from nlp_transfer.checkpoint_folders import quiet_hub
 from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ArtifactError, ConfigError, HubError
@@ -20,19 +20,18 @@ from nlp_transfer.hub.content import Remote, is_same, look_at
 from nlp_transfer.hub.names import HUB_ID
 from nlp_transfer.hub.patience import persistently
 from nlp_transfer.hub.push import BYTES_A_SECOND, PATIENCE
-from nlp_transfer.hub.theirs import CARD_FILE, PICTURES
+from nlp_transfer.hub.theirs import CARD_FILE
 from nlp_transfer.inspection import read_json
 from nlp_transfer.manifest import MANIFEST_FILE, read_manifest
 from nlp_transfer.reporting.progress import say
 
-BESIDE = (CARD_FILE, *PICTURES)
 MOST_BYTES = 2**33
 """Of a model's files together."""
 
 
 def pull(repo: str, output: Path | None = None, *, revision: str | None = None, overwrite: bool = False) -> Path:
-    """The folder of the model, or bank, in ``repo`` ("user/name") at a branch, tag or commit; in
-    the cache, or copied to ``output``.
+    """The folder of the model, or bank, in ``repo`` ("user/name") at a branch, tag or commit: in the cache, or copied
+    to ``output``.
 
     Without a network, what the cache has of that revision. Raises ConfigError for a repository that cannot be read,
     ArtifactError for files that are not what the Hub says they are, HubError where it does not answer.
@@ -69,7 +68,7 @@ def content(folder: Path) -> list[str]:
     """The files of a model, or of a bank and its adapters, by their own lists; cards that are there."""
     members = members_of(folder)
     inside = [f"{name}/" for name in members] if members else [""]
-    cards = [f"{place}{name}" for place in {"", *inside} for name in BESIDE if (folder / place / name).is_file()]
+    cards = [f"{place}{name}" for place in {"", *inside} for name in FROM_THE_HUB if (folder / place / name).is_file()]
     listed = [file for place in inside for file in listed_files(folder, f"{place}{MANIFEST_FILE}")]
     manifests = [f"{place}{MANIFEST_FILE}" for place in inside]
     return [*manifests, *listed, *cards, *([BANK_FILE] if members else [])]
@@ -135,7 +134,7 @@ def from_hub(name: str, revision: str | None) -> Path:
         manifests = [f"{member}/{MANIFEST_FILE}" for member in members]
     folder = fetch(name, remote, manifests, what)
     listed = {file for manifest in manifests for file in listed_files(folder, manifest)}
-    cards = {f"{manifest.removesuffix(MANIFEST_FILE)}{name}" for manifest in manifests for name in BESIDE}
+    cards = {f"{manifest.removesuffix(MANIFEST_FILE)}{name}" for manifest in manifests for name in FROM_THE_HUB}
     there = {*listed, *cards, *manifests, CARD_FILE, BANK_FILE} & remote.hashes.keys()
     fetch(name, remote, sorted(there), what)
     check(folder)
