@@ -22,6 +22,7 @@ from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.unpadded import unpadding_of
 from nlp_transfer.training.watchdog import naming_the_lost
 
 INFERENCE_BATCH_TOKENS = 4096
@@ -87,13 +88,15 @@ def predict_split(
     network.eval()
     found: list[Piece] = []
     batches = batches_of(split.lengths)
+    unpadding = unpadding_of(network)
     with weights_held(network):
         for first in range(0, len(batches), shares):
             # a process without a batch in the last round computes one all the same: a sharded network needs all of them
             indices = batches[min(first + own, len(batches) - 1)]
             batch = split.batch(indices).to(group.device)
             with passing(batch):
-                logits = network(**batch.inputs).logits
+                unpadded = {} if unpadding is None else unpadding.arguments(batch.inputs)
+                logits = network(**batch.inputs, **unpadded).logits
             if first + own < len(batches):
                 found += task.pieces(logits, split, indices)
             bar.advance(sum(map(len, batches[first : first + shares])))

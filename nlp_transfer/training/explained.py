@@ -60,4 +60,12 @@ def trunk(run: Run) -> str:
 def batches(run: Run) -> str:
     plan = run.plan.batches
     rows = f"{plan.batch_size} rows" if plan.batch_size is not None else f"{plan.batch_tokens:,} tokens"
-    return f"Batches: {rows}, of about the same length: {plan.padding_share(0):.1%} is padding."
+    share = f"{plan.padding_share(0):.1%} of their positions are padding"
+    if run.state.unpadding is None:
+        return f"Batches: {rows}, of about the same length: {share}, for this encoder cannot leave it out."
+    first = (
+        "; of the last layer just each text's first token, which the head reads"
+        if run.state.unpadding.first_alone
+        else ""
+    )
+    return f"Batches: {rows}, of about the same length: {share}, which is computed in attention alone{first}."

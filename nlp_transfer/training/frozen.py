@@ -96,6 +96,7 @@ def is_settled(trunk: Trunk, network: nn.Module, batch: Batch, autocast: Autocas
             return trunk.made(batch)
 
     first, second = made(0), made(1)
+    network.eval()
     return torch.equal(first.hidden, second.hidden) and all(value is None for value in first.rest or ())
 
 

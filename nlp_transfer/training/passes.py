@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.errors import TrainingError, counted, first_line
 from nlp_transfer.reporting.progress import say_of_this_process
+from nlp_transfer.training.dropout import drawing, part_of
 from nlp_transfer.training.parallel import means_gradients
 from nlp_transfer.training.state import TrainState
 from nlp_transfer.training.zero import engine_backward, uses_zero
@@ -101,9 +99,11 @@ def backward(
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
         part = batch.part(start, stop)
-        with same_draws(start, stop, batch, state.network), state.passing(part):
+        drawn_for = part_of(batch, start, stop, state.network, unpadded=state.unpadding is not None)
+        with drawing(drawn_for, accelerator.device), state.passing(part):
             # accelerate casts, gives logits in fp32, and scales for fp16
-            loss = loss_sum(state.network(**part.inputs).logits, part.labels) / num_targets
+            logits = state.network(**part.inputs, **state.unpadded(part)).logits
+            loss = loss_sum(logits, part.labels) / num_targets
             if uses_zero():
                 engine_backward(state.network, loss * weight, last=last)
             else:
@@ -140,48 +140,3 @@ def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int 
         "same examples as before."
     )
     return wanted
-
-
-def same_draws(start: int, stop: int, batch: Batch, network: nn.Module) -> AbstractContextManager[Any]:
-    if stop - start == batch.num_rows:
-        return nullcontext()
-    return DropoutOfPart(start, stop, batch, rows_second=network.config.model_type == "xlnet")  # type: ignore[union-attr]
-
-
-class DropoutOfPart(TorchFunctionMode):
-    """Dropout draws for all rows of the micro-batch and uses those of the part, so that a part gets what it would have
-    got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws anew.
-    """
-
-    def __init__(self, start: int, stop: int, batch: Batch, *, rows_second: bool = False) -> None:
-        super().__init__()
-        self._start, self._stop, self._num_rows, self._width = start, stop, batch.num_rows, batch.width
-        self._rows_second = rows_second
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return self._dropout(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-        rows, dim = self._stop - self._start, self._rows_of(input)
-        if dim is None or not training:
-            return F.dropout(input, p, training, inplace)
-        shape = [self._num_rows if d == dim else size for d, size in enumerate(input.shape)]
-        drawn = F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), p, True)
-        kept = drawn.narrow(dim, self._start, rows) != 0  # the backward pass holds this, and not the draw for all rows
-        scale = torch.ones((), dtype=input.dtype).div_(1 - p).item()
-        return torch.where(kept, input * scale, torch.zeros((), dtype=input.dtype, device=input.device))
-
-    def _rows_of(self, input: Tensor) -> int | None:  # noqa: A002
-        """The dimension of the rows: the first, in XLNet's layers the second; None for what all rows share."""
-        rows = self._stop - self._start
-        if rows == 1 and input.dim() == 3 and input.shape[0] == 1 and input.shape[1] != self._width:
-            # DeBERTa's relative positions, which come in a batch of one. (A single row that is as long as their table
-            # is taken for them, and draws anew.)
-            return None
-        dim = 1 if self._rows_second and input.dim() == 3 else 0
-        return dim if input.dim() > dim and input.shape[dim] == rows else None

@@ -22,6 +22,7 @@ from nlp_transfer.reporting.progress import say
 from nlp_transfer.tasks.base import E, P, Task
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan, plan_training
+from nlp_transfer.training.dropout import contexts_of_checkpoint
 from nlp_transfer.training.evaluate import say_cut
 from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, fill, room_to_keep
 from nlp_transfer.training.optim import make_optimizer, make_schedule
@@ -30,6 +31,7 @@ from nlp_transfer.training.precision import make_accelerator
 from nlp_transfer.training.state import Progress, TrainState
 from nlp_transfer.training.tracking import refuse_missing_trackers
 from nlp_transfer.training.trunk import find_trunk
+from nlp_transfer.training.unpadded import unpadding_of
 from nlp_transfer.training.zero import make_engine, uses_zero
 
 LORA_DROPOUT = "lora_dropout"
@@ -83,7 +85,7 @@ def prepare(
             raise ConfigError(
                 f"TrainingConfig.gradient_checkpointing: {network.config.model_type} models cannot do it."
             )
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts_of_checkpoint})
     whole = replace(model, network=deepcopy(network)) if is_sharded(accelerator) else model
     if is_sharded(accelerator):
         shard(accelerator, network)
@@ -99,7 +101,9 @@ def prepare(
     loading = Loading(split, masking, config.dataloader_num_workers)
     trunk = find_trunk(encoder_of(plain_network(model)))
     frozen = FrozenPart(trunk) if trunk else None
-    return Run(accelerator, TrainState(prepared, optimizer, schedule, Progress(), frozen), loading, plan, whole)
+    prepared.eval()  # whatever its modules were in, the first step puts all of them into training
+    state = TrainState(prepared, optimizer, schedule, Progress(), frozen, unpadding_of(prepared))
+    return Run(accelerator, state, loading, plan, whole)
 
 
 def why_not_kept(run: Run) -> str | None:
@@ -151,6 +155,7 @@ def set_dropout(network: nn.Module, share: float) -> None:
 
 def describe(run: Run, task: Task[Any, Any]) -> None:
     model, plan, precision = run.model, run.plan, run.accelerator.mixed_precision
+    padding = "no padding" if run.state.unpadding else f"{plan.batches.padding_share(0):.1%} padding"
     trainable, total = count_parameters(model.network)
     say(f"{counted(len(task.classes), 'label')}: {quoted(task.classes)}.")
     if model.brings_head:
@@ -158,7 +163,7 @@ def describe(run: Run, task: Task[Any, Any]) -> None:
     say(
         f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {counted(plan.num_epochs, 'epoch')}, "
         f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
-        f"{'fp32' if precision == 'no' else precision} precision, {plan.batches.padding_share(0):.1%} padding."
+        f"{'fp32' if precision == 'no' else precision} precision, {padding}."
     )
 
 

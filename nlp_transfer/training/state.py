@@ -11,6 +11,7 @@ from torch import nn
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.training.frozen import FrozenPart
 from nlp_transfer.training.optim import Schedule
+from nlp_transfer.training.unpadded import Layout, Unpadding
 
 
 @dataclass
@@ -72,9 +73,13 @@ class TrainState:
     progress: Progress
     frozen: FrozenPart | None = None
     """The layers below all that is trained, if there are any."""
+    unpadding: Unpadding | None = None
+    """What passes can leave out; None where they are computed with padding."""
 
     def train(self) -> None:
         """The network in the mode for training; what is frozen below has no dropout."""
+        if self.network.training:
+            return  # as the step before has left it: going through all modules takes a while
         self.network.train()
         if self.frozen is not None:
             self.frozen.trunk.without_dropout()
@@ -82,3 +87,7 @@ class TrainState:
     def passing(self, batch: Batch) -> AbstractContextManager[None]:
         """Around a pass of ``batch``."""
         return nullcontext() if self.frozen is None else self.frozen.passing(batch)
+
+    def unpadded(self, batch: Batch) -> dict[str, Layout]:
+        """Arguments of such a pass, beside the batch's."""
+        return {} if self.unpadding is None else self.unpadding.arguments(batch.inputs)

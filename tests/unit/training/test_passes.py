@@ -14,8 +14,8 @@ from torch import Tensor
 
 import nlp_transfer as nt
 from nlp_transfer.adapters.trainable import trainable_state
-from nlp_transfer.data.encoded import Batch
 from nlp_transfer.training import fit as fit_module, passes, prepare as prepare_module
+from nlp_transfer.training.dropout import Draws, Part, Range
 from tests.conftest import FAMILIES
 
 SAME = 1e-6
@@ -96,9 +96,14 @@ def test_so_does_one_that_is_made_row_by_row(make_checkpoint, train, family):
     assert difference(train(checkpoint, Memory()), train(checkpoint, Memory(rows=1))) <= SAME
 
 
+def test_so_does_one_whose_activations_are_computed_twice(checkpoint, train):
+    whole = train(checkpoint, Memory())
+    assert difference(whole, train(checkpoint, Memory(rows=3), gradient_checkpointing=True)) <= SAME
+
+
 def test_the_comparison_would_catch_a_part_that_draws_dropout_anew(checkpoint, train, monkeypatch):
     whole = train(checkpoint, Memory())
-    monkeypatch.setattr(passes, "same_draws", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(passes, "part_of", lambda *_, **__: None)
     assert difference(whole, train(checkpoint, Memory(rows=3))) > 1000 * SAME
 
 
@@ -129,7 +134,6 @@ def test_another_error_is_not_taken_for_a_want_of_memory(checkpoint, train):
 
 
 def test_a_part_holds_less_memory_than_the_whole_and_the_mask_of_its_own_rows_only():
-    batch = Batch({"input_ids": torch.zeros(32, 8, dtype=torch.int64)}, torch.zeros(32), tuple(range(32)))
     held = {}
     for rows in (32, 8, 1):
         storages: dict[int, int] = {}
@@ -140,8 +144,8 @@ def test_a_part_holds_less_memory_than_the_whole_and_the_mask_of_its_own_rows_on
             return tensor
 
         hidden = torch.ones(rows, 8, 64, requires_grad=True)
-        draws = contextlib.nullcontext() if rows == 32 else passes.DropoutOfPart(0, rows, batch)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), draws:
+        part = Part(Range(0, rows, 32), Range(0, 8 * rows, 256), 8, rows_second=False)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), Draws(part):
             torch.nn.functional.dropout(hidden, 0.1)
         held[rows] = sum(storages.values())
     assert held[8] <= held[32] / 4

@@ -1,0 +1,130 @@
+"""Dropout's draws: quick ones on a CPU, and the same for a micro-batch that is computed in parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from nlp_transfer.data.encoded import ATTENTION_MASK, Batch
+
+BITS = 16
+"""Of a draw: torch draws 53 for each number, which is a tenth of a training step on a CPU. The share that is dropped is
+rounded to these, and what is kept is scaled by the rounded one.
+"""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which of something a part has, and how many there are."""
+
+    start: int
+    size: int
+    of: int
+
+    def out_of(self, shape: Sequence[int], dim: int) -> list[int]:
+        """The shape with all of them in ``dim``."""
+        return [self.of if d == dim else size for d, size in enumerate(shape)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a micro-batch."""
+
+    rows: Range
+    tokens: Range | None
+    """Where padding is left out, so that in the layers each token is a row."""
+    width: int
+    rows_second: bool
+    """Whether layers have tokens first and rows second (XLNet)."""
+
+    def place_in(self, shape: Sequence[int]) -> tuple[int, Range] | None:
+        """Which dimension of an activation is cut, and how; None for what all rows share."""
+        if self.tokens is not None and len(shape) == 3 and shape[0] == self.tokens.size and shape[1] == 1:
+            return 0, self.tokens
+        if len(shape) == 3 and shape[0] == 1 and shape[1] not in (1, self.width):
+            # DeBERTa's relative positions, which come in a batch of one. (A single row that is as long as their table
+            # is taken for them, and draws anew.)
+            return None
+        dim = 1 if self.rows_second and len(shape) == 3 else 0
+        return (dim, self.rows) if len(shape) > dim and shape[dim] == self.rows.size else None
+
+
+def part_of(batch: Batch, start: int, stop: int, network: nn.Module, *, unpadded: bool) -> Part | None:
+    """None where it is the whole batch."""
+    if stop - start == batch.num_rows:
+        return None
+    lengths = batch.inputs[ATTENTION_MASK].sum(1)
+    tokens = Range(*(int(part.sum()) for part in (lengths[:start], lengths[start:stop], lengths)))
+    is_xlnet = network.config.model_type == "xlnet"  # type: ignore[union-attr]
+    return Part(Range(start, stop - start, batch.num_rows), tokens if unpadded else None, batch.width, is_xlnet)
+
+
+def drawing(part: Part | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Around the passes of a micro-batch, or of a part of one. A whole one on a GPU is left to torch."""
+    return nullcontext() if part is None and device.type != "cpu" else Draws(part)
+
+
+class Draws(TorchFunctionMode):
+    """Dropout that draws for all rows of the micro-batch, and uses what is the part's, so that this gets what it would
+    have got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws
+    anew.
+    """
+
+    current: ClassVar[Draws | None] = None
+
+    def __init__(self, part: Part | None) -> None:
+        super().__init__()
+        self._part = part
+
+    def __enter__(self) -> Draws:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        Draws.current = self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        Draws.current = None
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+        dropped = round(p * 2**BITS)
+        if not training or not 0 < dropped < 2**BITS:
+            return F.dropout(input, p, training, inplace)
+        place = self._part.place_in(input.shape) if self._part is not None else None
+        if place is None:
+            kept = draw_kept(input.shape, dropped, input.device)
+        else:
+            dim, own = place
+            kept = draw_kept(own.out_of(input.shape, dim), dropped, input.device).narrow(dim, own.start, own.size)
+        return input * kept.to(input.dtype).mul_(2**BITS / (2**BITS - dropped))
+
+
+def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Around what gradient checkpointing computes, and computes again: the latter happens within ``backward``, where
+    torch has switched modes like ours off.
+    """
+    return nullcontext(), Draws(Draws.current._part) if Draws.current is not None else nullcontext()
+
+
+def draw_kept(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
+    """Where a number of ``BITS`` bits is at least ``dropped``; of the given shape."""
+    size = math.prod(shape)
+    words = torch.empty(-(-size * BITS // 64), dtype=torch.int64, device=device)
+    words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits: a plain random_ leaves the highest one zero
+    numbers = words.view(torch.int16)[:size].view(*shape)
+    return numbers.ge(dropped - 2 ** (BITS - 1))

@@ -1,0 +1,149 @@
+"""Does the cost of training grow with the tokens, and with nothing else?
+
+    python scripts/benchmark_scale.py --file banking77/train.csv --label-column category --rounds 5 --write
+
+Sets of 1,000 rows up to a million are made of a file's rows, repeated. Each is read, tokenized and trained with LoRA
+for some steps of its first epoch, whose order is random, in a process of its own with an empty cache; each round takes
+the sizes in another order. Tokens are those of the texts; memory is the most that the process held.
+``--write`` fills docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import tyro
+from measured import PROJECT, committed, fill, machine
+
+PAGE = PROJECT / "docs" / "performance.md"
+HELD_OUT = 100
+"""Rows to validate and to test on, for all sizes the same."""
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    file: Path
+    """A csv file with texts and labels."""
+    label_column: str = "label"
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    steps: int = 100
+    """Of 32 rows; of the smallest set, as many as it has."""
+    rounds: int = 5
+    write: bool = False
+    """Put the table into docs/performance.md."""
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--work"]:
+        print(json.dumps(work(**json.loads(sys.argv[2]))))
+        return
+    config = tyro.cli(Config, description=__doc__)
+    commit = committed() if config.write else "not recorded"
+    found: dict[int, list[Figures]] = {size: [] for size in config.sizes}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in config.sizes:
+            write_rows(config.file, Path(folder) / f"{size}.csv", size)
+        write_rows(config.file, Path(folder) / "held-out.csv", HELD_OUT)
+        for round_ in range(config.rounds):
+            turn = round_ % len(config.sizes)
+            for size in (*config.sizes[turn:], *config.sizes[:turn]):
+                found[size].append(in_a_process(folder, size, round_, config))
+                print(f"round {round_ + 1}, {size:,} rows: {found[size][-1]}", file=sys.stderr)
+    how = (
+        f"Commit {commit}; {config.rounds} rounds of at most {config.steps} steps; medians, with the smallest and "
+        f"largest of the rounds; {machine(os.cpu_count() or 1, 1)}. `python {' '.join(sys.argv)}`"
+    )
+    body = f"{how}\n\n{table(found)}"
+    print(body)
+    if config.write:
+        fill(PAGE, "benchmark_scale", body)
+
+
+def write_rows(source: Path, target: Path, size: int) -> None:
+    with source.open(newline="", encoding="utf-8") as read, target.open("w", newline="", encoding="utf-8") as written:
+        header, *rows = csv.reader(read)
+        csv.writer(written).writerows([header, *islice(cycle(rows), size)])
+
+
+def in_a_process(folder: str, size: int, seed: int, config: Config) -> Figures:
+    task = {"folder": folder, "size": size, "label": config.label_column, "steps": config.steps, "seed": seed}
+    with tempfile.TemporaryDirectory() as cache:
+        variables = {**os.environ, "PYTHONPATH": str(PROJECT), "NLP_TRANSFER_CACHE": cache}
+        words = [sys.executable, __file__, "--work", json.dumps(task)]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=variables)
+    result: Figures = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def work(folder: str, size: int, label: str, steps: int, seed: int) -> Figures:
+    """In a process of its own: read, tokenize, and train some steps."""
+    import nlp_transfer as nt
+    from nlp_transfer.training.loop import train_steps
+    from nlp_transfer.training.prepare import prepare
+
+    held_out = f"{folder}/held-out.csv"
+    data = nt.TextData(train=f"{folder}/{size}.csv", validation=held_out, test=held_out, label_column=label)
+    start = time.perf_counter()
+    splits = nt.read_text_classification(data, seed=0)
+    reading, task = time.perf_counter() - start, nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.load_sequence_classifier(nt.default_checkpoint(), task.labels, seed=0)
+    model = nt.add_adapter(model, "lora", nt.LoraConfig(rank=16), seed=0)
+    config = nt.TrainingConfig(num_epochs=1, batch_size=32, learning_rate=1e-3, seed=seed)
+    start = time.perf_counter()
+    run = prepare(model, task, splits.train, config)
+    preparing = time.perf_counter() - start
+    planned = run.plan.batches.steps(0)[:steps]
+    tokens = sum(int(run.split.lengths[list(rows)].sum()) for step in planned for rows in step.micro_batches)
+    start = time.perf_counter()
+    trained = train_steps(run.accelerator, run.state, run.loading, task.loss_sum, run.plan, config.max_grad_norm)
+    taken = sum(1 for _ in islice(trained, len(planned)))
+    seconds = time.perf_counter() - start
+    assert taken == len(planned)
+    return {
+        "rows_per_second": len(splits.train) / (reading + preparing),
+        "tokens_per_second": tokens / seconds,
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def table(found: dict[int, list[Figures]]) -> str:
+    from nlp_transfer.reporting.tables import markdown_table
+
+    smallest = found[min(found)]
+    rows = [
+        [
+            f"{size:,}",
+            f"{statistics.median(result['rows_per_second'] for result in results):,.0f}",
+            f"{statistics.median(result['tokens_per_second'] for result in results):,.0f}",
+            spread(
+                [
+                    own["tokens_per_second"] / first["tokens_per_second"]
+                    for own, first in zip(results, smallest, strict=True)
+                ]
+            ),
+            f"{statistics.median(result['memory_mib'] for result in results):,.0f}",
+        ]
+        for size, results in found.items()
+    ]
+    header = ["rows", "rows read and tokenized a second", "tokens trained a second", "against the smallest", "peak MiB"]
+    return markdown_table(header, rows)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main()
