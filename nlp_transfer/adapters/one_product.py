@@ -10,6 +10,9 @@ the layer's weight ``M = W + s·B·A`` is formed first, and is gone after
 
 so that just ``x`` is kept for the way back. Written out from LoRA's definition (Hu et al., 2021, arXiv 2106.09685).
 
+Forming M takes as long as some hundred rows take. For fewer than the layer has inputs, what the adapter makes of them
+is added to ``x·Wᵀ`` where that lies.
+
 The layer stays PEFT's to the outside: the same names, the same files. With dropout before the adapter, DoRA, several
 adapters at once, a merged one, or a base that is trained itself, it is PEFT's inside, too.
 """
@@ -33,28 +36,42 @@ HOLDING = threading.Lock()
 
 class OneProduct(torch.autograd.Function):
     """Shapes: x ``(..., inputs)``, formed and frozen ``(outputs, inputs)``, down ``(rank, inputs)``, up ``(outputs,
-    rank)``.
+    rank)``. Without ``formed`` the adapter's part is added.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, formed: Tensor, bias: Tensor | None, frozen: Tensor, down: Tensor, up: Tensor, scale: float
+        ctx: Any,
+        x: Tensor,
+        formed: Tensor | None,
+        bias: Tensor | None,
+        frozen: Tensor,
+        down: Tensor,
+        up: Tensor,
+        scale: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, frozen, down, up)
         ctx.scale = scale
-        return F.linear(x, formed, bias)
+        if formed is not None:
+            ctx.save_for_backward(x, frozen, down, up, None)
+            return F.linear(x, formed, bias)
+        rows = x.reshape(-1, x.shape[-1])
+        below = rows.mm(down.to(x.dtype).t())
+        ctx.save_for_backward(x, frozen, down, up, below)
+        found = F.linear(rows, frozen.to(x.dtype), bias).addmm_(below, up.to(x.dtype).t(), alpha=scale)
+        return found.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, frozen, down, up = ctx.saved_tensors
+        x, frozen, down, up, below = ctx.saved_tensors
         rows, errors = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         small_down, errors_below = down.to(x.dtype), errors.mm((up * ctx.scale).to(x.dtype))
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = errors.mm(frozen.to(x.dtype)).addmm_(errors_below, small_down).view_as(x)
         d_down = errors_below.t().mm(rows).to(down.dtype)
-        d_up = errors.t().mm(rows.mm(small_down.t())).to(up.dtype).mul_(ctx.scale)
+        below = rows.mm(small_down.t()) if below is None else below
+        d_up = errors.t().mm(below).to(up.dtype).mul_(ctx.scale)
         return d_x, None, None, None, d_down, d_up, None
 
 
@@ -73,7 +90,9 @@ class OneProductLinear(Linear):
             return result
         dtype, bias = self.compute_dtype(x), self.base_layer.bias
         bias = None if bias is None else bias.to(dtype)
-        arguments = (x.to(dtype), self.weight_in(dtype), bias, self.frozen, *self.low_rank)
+        is_worth_it = self.holders or x.numel() >= x.shape[-1] ** 2
+        formed = self.weight_in(dtype) if is_worth_it else None
+        arguments = (x.to(dtype), formed, bias, self.frozen, *self.low_rank)
         found: Tensor = OneProduct.apply(*arguments)  # type: ignore[no-untyped-call]
         return found
 
