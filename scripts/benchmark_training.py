@@ -13,9 +13,10 @@ is the most that the process held by the end of training.
 With ``--frozen`` it is also measured what is saved where the lowest layers are frozen: the head alone, and LoRA on the
 top two layers, ten epochs with validation, with what the frozen layers make kept and computed in every epoch.
 
-The share of the peak compares the time with that of the model's matrix products alone: those of all of the encoder's
-linear layers, forward and back, for the tokens of the texts, at the rate that the same shapes reach in a loop. (Under a
-head that reads the first token we need fewer; they are counted all the same.) ``--write`` fills docs/performance.md.
+The share of the peak compares the time with that of the model's matrix products alone: those of the weights of all
+linear layers of the encoder, forward and back, then also those of the adapters, for the tokens of the texts, at the
+rate that the same shapes reach in a loop. (Under a head that reads the first token we need fewer; they are counted all
+the same.) ``--write`` fills docs/performance.md.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,18 +159,29 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     rows = []
     for variant, results in found.items():
         ratios = [other["seconds"] / own["seconds"] for own, other in zip(found[OURS], results, strict=True)]
-        shares = [result["share_of_peak"] for result in results if "share_of_peak" in result]
+        shares = [
+            statistics.median(result[of] for result in results) if of in results[0] else None
+            for of in ("share_of_peak", "share_with_adapters")
+        ]
         rows.append(
             [
                 variant,
                 f"{statistics.median(result['tokens_per_second'] for result in results):,.0f}",
                 "1" if variant == OURS else spread(ratios),
-                f"{statistics.median(shares):.0%}" if shares else "–",
+                *("–" if share is None else f"{share:.0%}" for share in shares),
                 f"{statistics.median(result['memory_mib'] for result in results):,.0f}",
                 mean_and_sd([result["score"] for result in results]),
             ]
         )
-    header = ["", "tokens a second", "time against ours", "share of the peak", "peak MiB", "score after the epoch"]
+    header = [
+        "",
+        "tokens a second",
+        "time against ours",
+        "share of the peak: weights",
+        "with adapters",
+        "peak MiB",
+        "score after the epoch",
+    ]
     return markdown_table(header, rows)
 
 
@@ -221,12 +234,13 @@ def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[
         pass
     seconds, peak = time.perf_counter() - start, peak_mib()
     score = nt.evaluate(model, task, "test", test).metrics[task.metric_names[0]]
-    ideal = ideal_seconds(run)
+    weights, products = ideal_seconds(run)
     return {
         "seconds": seconds,
         "tokens": int(run.split.lengths.sum()),
         "score": score,
-        "share_of_peak": ideal / seconds,
+        "share_of_peak": weights / seconds,
+        "share_with_adapters": products / seconds,
         "memory_mib": peak,
     }
 
@@ -271,8 +285,10 @@ def fit_frozen(
         return time.perf_counter() - start, trainable_state(model.network)
 
 
-def ideal_seconds(run: Any) -> float:
-    """Of the products of all adapted layers in an epoch, forward and back, and nothing else."""
+def ideal_seconds(run: Any) -> tuple[float, float]:
+    """What an epoch's matrix products take in a loop, forward and back: those of all adapted layers' own weights, and
+    with those of the adapters.
+    """
     import torch
 
     from nlp_transfer.adapters.one_product import one_product_layers
@@ -280,36 +296,46 @@ def ideal_seconds(run: Any) -> float:
     dtype = torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
     shapes = [tuple(layer.frozen.shape) for layer in one_product_layers(run.model.network)]
     lengths, steps = run.split.lengths, run.plan.batches.steps(0)
-    total = sum(flops(int(lengths.sum()), *shape) for shape in shapes)
-    middle = int(statistics.median(sum(int(lengths[list(rows)].sum()) for rows in s.micro_batches) for s in steps))
-    rates = {shape: rate(middle, shape, dtype) for shape in set(shapes)}
-    share = {shape: shapes.count(shape) * flops(1, *shape) for shape in rates}
-    seconds_a_flop = sum(share[shape] / rates[shape] for shape in rates) / sum(share.values())
-    return total * seconds_a_flop
+    rows = int(statistics.median(sum(int(lengths[list(rows)].sum()) for rows in s.micro_batches) for s in steps))
+    per_row = {shape: [seconds / rows for seconds in product_seconds(rows, shape, dtype)] for shape in set(shapes)}
+    weights, adapters = (int(lengths.sum()) * sum(per_row[shape][i] for shape in shapes) for i in (0, 1))
+    return weights, weights + adapters
 
 
-def flops(rows: int, outputs: int, inputs: int) -> float:
-    """Of a product forward and one back."""
-    return 2 * 2 * rows * outputs * inputs
-
-
-def rate(rows: int, shape: tuple[int, ...], dtype: Any) -> float:
-    """Flops a second of the two products, the best of several tries."""
+def product_seconds(rows: int, shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
+    """Of a layer's two products, and of its adapter's six; the best of several tries."""
     import torch
 
     outputs, inputs = shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sizes = ((outputs, inputs), (rows, inputs), (rows, outputs))
-    weight, x, error = (torch.randn(size, device=device).to(dtype) for size in sizes)
+    sizes = ((outputs, inputs), (rows, inputs), (rows, outputs), (RANK, inputs), (outputs, RANK))
+    weight, x, error, down, up = (torch.randn(size, device=device).to(dtype) for size in sizes)
+
+    def of_weights() -> None:
+        torch.nn.functional.linear(x, weight)
+        error.mm(weight)
+
+    def of_adapter() -> None:
+        below, above = x.mm(down.t()), error.mm(up)
+        below.mm(up.t())
+        above.mm(down)
+        above.t().mm(x)
+        error.t().mm(below)
+
+    return best_of(of_weights), best_of(of_adapter)
+
+
+def best_of(work: Callable[[], None]) -> float:
+    import torch
+
     best = float("inf")
     for _ in range(20):
         start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        error.mm(weight)
-        if x.is_cuda:
+        work()
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return flops(rows, outputs, inputs) / best
+    return best
 
 
 def train_theirs(
