@@ -24,7 +24,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import tyro
-from measured import PROJECT, committed, fill, machine
+from measured import PROJECT, command_line, committed, fill, machine
 
 PAGE = PROJECT / "docs" / "performance.md"
 HELD_OUT = 100
@@ -63,7 +63,7 @@ def main() -> None:
                 print(f"round {round_ + 1}, {size:,} rows: {found[size][-1]}", file=sys.stderr)
     how = (
         f"Commit {commit}; {config.rounds} rounds of at most {config.steps} steps; medians, with the smallest and "
-        f"largest of the rounds; {machine(os.cpu_count() or 1, 1)}. `python {' '.join(sys.argv)}`"
+        f"largest of the rounds; {machine(os.cpu_count() or 1, 1)}. `{command_line()}`"
     )
     body = f"{how}\n\n{table(found)}"
     print(body)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from measured import PROJECT, committed, fill, machine
+from measured import PROJECT, command_line, committed, fill, machine
 
 PAGE = PROJECT / "docs" / "performance.md"
 IMPORTS = "import torch; from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel"
@@ -52,7 +52,7 @@ def main() -> None:
     named = {"importing torch and transformers": imports, "command to first step": steps, "beyond the imports": beyond}
     cells = [[name, f"{statistics.median(s):.1f} ({min(s):.1f} to {max(s):.1f})"] for name, s in named.items()]
     how = f"Commit {commit}; medians of {config.rounds} rounds, with the smallest and largest; "
-    how += f"{machine(config.threads, 1)}. `python {' '.join(sys.argv)}`"
+    how += f"{machine(config.threads, 1)}. `{command_line()}`"
     body = f"{how}\n\n{markdown_table(['', 'seconds'], cells)}"
     print(body)
     if config.write:

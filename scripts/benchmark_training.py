@@ -1,6 +1,7 @@
 """How fast is training, beside the usual trainer on the same machine, in one run?
 
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
+    python scripts/benchmark_training.py --banking77 DIR --frozen 400 --rounds 5 --write
 
 Each variant trains the same examples for one epoch in a process of its own, one after the other, each round in another
 order, so that a slow spell of the machine meets all of them. Timed are the steps alone, not what comes before the
@@ -10,7 +11,7 @@ grouped by length, on a CPU with eager attention, which is faster there; fp32 an
 processor does not multiply in it. Rank 16 on all linear layers, 32 examples a step, one learning rate for all. Memory
 is the most that the process held by the end of training.
 
-With ``--frozen`` it is also measured what is saved where the lowest layers are frozen: the head alone, and LoRA on the
+With ``--frozen`` it is measured what is saved where the lowest layers are frozen: the head alone, and LoRA on the
 top two layers, ten epochs with validation, with what the frozen layers make kept and computed in every epoch.
 
 The share of the peak compares the time with that of the model's matrix products alone: those of the weights of all
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from measured import PROJECT, committed, fill, machine
+from measured import PROJECT, command_line, committed, fill, machine
 
 PAGE = PROJECT / "docs" / "performance.md"
 OURS = "nlp-transfer"
@@ -60,10 +61,11 @@ class Config:
     """Folder with train.csv and test.csv."""
     wnut17: Path | None = None
     """Folder with wnut17train.conll and emerging.test.annotated."""
-    examples: int = 1600
+    banking77_examples: int = 3200
     """Of the training part, in an epoch."""
-    frozen: bool = False
-    """Measure frozen layers on Banking77, too."""
+    wnut17_examples: int = 1600
+    frozen: int = 0
+    """Examples of Banking77 with which frozen layers are measured, in place of the above; 0 for the above."""
     rounds: int = 5
     threads: int = os.cpu_count() or 1
     write: bool = False
@@ -76,25 +78,38 @@ def main() -> None:
         print(json.dumps(work_frozen(**task) if "frozen" in task else work(**task)))
         return
     config = tyro.cli(Config, description=__doc__)
+    if config.frozen and config.banking77 is None:
+        sys.exit("error: --frozen needs --banking77")
     commit = committed() if config.write else "not recorded"
-    sets = {"Banking77": config.banking77, "WNUT-17": config.wnut17}
-    measured = {name: measure(name, str(folder), config) for name, folder in sets.items() if folder is not None}
-    sections = [f"### {name}\n\n{table(found)}" for name, found in measured.items()]
-    if config.frozen and config.banking77 is not None:
-        sections.append(
-            f"### Frozen layers, Banking77\n\n{frozen_table(measure_frozen(str(config.banking77), config))}"
-        )
+    sections = frozen_section(config) if config.frozen else sections_of_sets(config)
     how = (
-        f"Commit {commit}; {config.rounds} rounds of {config.examples:,} examples; medians, with the smallest and "
-        f"largest of the rounds; {machine(config.threads, 1)}. `python {' '.join(sys.argv)}`"
+        f"Commit {commit}; {config.rounds} rounds; medians, with the smallest and largest of the rounds; "
+        f"{machine(config.threads, 1)}. `{command_line()}`"
     )
     body = "\n\n".join([how, *sections])
     print(body)
     if config.write:
-        fill(PAGE, "benchmark_training", body)
+        fill(PAGE, "benchmark_frozen" if config.frozen else "benchmark_training", body)
 
 
-def measure(name: str, folder: str, config: Config) -> dict[str, list[dict[str, float]]]:
+def sections_of_sets(config: Config) -> list[str]:
+    sets = {
+        "Banking77": (config.banking77, config.banking77_examples),
+        "WNUT-17": (config.wnut17, config.wnut17_examples),
+    }
+    return [
+        f"{name}, {examples:,} examples:\n\n{table(measure(name, str(folder), examples, config))}"
+        for name, (folder, examples) in sets.items()
+        if folder is not None
+    ]
+
+
+def frozen_section(config: Config) -> list[str]:
+    found = measure_frozen(str(config.banking77), config)
+    return [f"Banking77, {config.frozen:,} examples, {FROZEN_EPOCHS} epochs:\n\n{frozen_table(found)}"]
+
+
+def measure(name: str, folder: str, examples: int, config: Config) -> dict[str, list[dict[str, float]]]:
     from nlp_transfer.training.precision import runs_bf16
     from nlp_transfer.training.processes import processes
 
@@ -105,7 +120,7 @@ def measure(name: str, folder: str, config: Config) -> dict[str, list[dict[str, 
         turn = round_ % len(variants)
         for variant in (*variants[turn:], *variants[:turn]):
             results = found[variant]
-            task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": config.examples}
+            task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": examples}
             results.append(in_a_process(task, config.threads))
             print(f"{name}, round {round_ + 1}, {variant}: {results[-1]}", file=sys.stderr)
     return found
@@ -116,7 +131,7 @@ def measure_frozen(folder: str, config: Config) -> dict[str, list[dict[str, floa
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in FROZEN}
     for round_ in range(config.rounds):
         for kind, results in found.items():
-            task = {"frozen": kind, "folder": folder, "seed": round_, "examples": config.examples}
+            task = {"frozen": kind, "folder": folder, "seed": round_, "examples": config.frozen}
             results.append(in_a_process(task, config.threads))
             print(f"frozen, round {round_ + 1}, {kind}: {results[-1]}", file=sys.stderr)
     return found

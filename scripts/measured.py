@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,11 @@ def committed() -> str:
 def git(*args: str) -> str:
     done = subprocess.run(["git", *args], check=True, capture_output=True, text=True, cwd=PROJECT)
     return done.stdout.strip()
+
+
+def command_line() -> str:
+    """As it was typed, whatever folder the project lies in."""
+    return shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def machine(threads: int, side_by_side: int) -> str:
