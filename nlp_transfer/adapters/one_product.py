@@ -8,7 +8,8 @@ the layer's weight ``M = W + s·B·A`` is formed first, and is gone after
                dA = s·Bᵀ·dM = s·(dy·B)ᵀ·x          since dM = dyᵀ·x, and a product of three may begin at either end:
                dB = s·dM·Aᵀ = s·dyᵀ·(x·Aᵀ)         dM itself, as large as W, is never made
 
-so that just ``x`` is kept for the way back. Written out from LoRA's definition (Hu et al., 2021, arXiv 2106.09685).
+so that ``x`` is kept for the way back, and at the most ``x·Aᵀ``. Written out from LoRA's definition (Hu et al., 2021,
+arXiv 2106.09685).
 
 Forming M takes as long as some hundred rows take. For fewer than the layer has inputs, what the adapter makes of them
 is added to ``x·Wᵀ`` where that lies.
@@ -58,7 +59,7 @@ class OneProduct(torch.autograd.Function):
         below = rows.mm(down.to(x.dtype).t())
         ctx.save_for_backward(x, frozen, down, up, below)
         found = F.linear(rows, frozen.to(x.dtype), bias).addmm_(below, up.to(x.dtype).t(), alpha=scale)
-        return found.view(*x.shape[:-1], -1)
+        return found.view(*x.shape[:-1], len(frozen))
 
     @staticmethod
     @once_differentiable

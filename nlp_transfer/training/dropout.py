@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,19 +79,19 @@ class Draws(TorchFunctionMode):
     anew.
     """
 
-    current: ClassVar[Draws | None] = None
-
     def __init__(self, part: Part | None) -> None:
         super().__init__()
-        self._part = part
+        self.part = part
+        self._before: Draws | None = None
 
     def __enter__(self) -> Draws:
         super().__enter__()  # type: ignore[no-untyped-call]
-        Draws.current = self
+        self._before = CURRENT.get()
+        CURRENT.set(self)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        Draws.current = None
+        CURRENT.set(self._before)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
@@ -102,29 +103,39 @@ class Draws(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-        dropped = round(p * 2**BITS)
-        if not training or not 0 < dropped < 2**BITS:
+        if not training or not 0 < p < 1:
             return F.dropout(input, p, training, inplace)
-        place = self._part.place_in(input.shape) if self._part is not None else None
+        draw = draw_bits if input.device.type == "cpu" else draw_as_torch
+        place = self.part.place_in(input.shape) if self.part is not None else None
         if place is None:
-            kept = draw_kept(input.shape, dropped, input.device)
-        else:
-            dim, own = place
-            kept = draw_kept(own.out_of(input.shape, dim), dropped, input.device).narrow(dim, own.start, own.size)
-        return input * kept.to(input.dtype).mul_(2**BITS / (2**BITS - dropped))
+            return input * draw(input.shape, p, input)
+        dim, own = place
+        drawn = draw(own.out_of(input.shape, dim), p, input).narrow(dim, own.start, own.size)
+        return input * drawn.clone()  # the backward pass holds this, and not the draw for all rows
+
+
+CURRENT: ContextVar[Draws | None] = ContextVar("CURRENT", default=None)
 
 
 def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around what gradient checkpointing computes, and computes again: the latter happens within ``backward``, where
     torch has switched modes like ours off.
     """
-    return nullcontext(), Draws(Draws.current._part) if Draws.current is not None else nullcontext()
+    current = CURRENT.get()
+    return nullcontext(), nullcontext() if current is None else Draws(current.part)
 
 
-def draw_kept(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
-    """Where a number of ``BITS`` bits is at least ``dropped``; of the given shape."""
-    size = math.prod(shape)
-    words = torch.empty(-(-size * BITS // 64), dtype=torch.int64, device=device)
+def draw_as_torch(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
+    """What a whole micro-batch is multiplied with by torch's own dropout on a GPU."""
+    drawn: Tensor = F.dropout(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
+    return drawn
+
+
+def draw_bits(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
+    """0 where a number of ``BITS`` bits is below the share ``p`` of all of them; of the given shape."""
+    size, dropped = math.prod(shape), min(round(p * 2**BITS), 2**BITS - 1)
+    words = torch.empty(-(-size * BITS // 64), dtype=torch.int64)
     words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits: a plain random_ leaves the highest one zero
     numbers = words.view(torch.int16)[:size].view(*shape)
-    return numbers.ge(dropped - 2 ** (BITS - 1))
+    kept = numbers.ge(dropped - 2 ** (BITS - 1))
+    return kept.to(like.dtype).mul_(2**BITS / (2**BITS - dropped))

@@ -8,6 +8,7 @@ from nlp_transfer.reporting.progress import say
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.precision import runs_bf16
 from nlp_transfer.training.prepare import Run, why_not_kept
+from nlp_transfer.training.unpadded import attention_name
 
 
 def explain(run: Run, config: TrainingConfig) -> None:
@@ -34,7 +35,7 @@ def precision(run: Run, config: TrainingConfig) -> str:
 
 
 def attention(run: Run) -> str:
-    kind = run.model.network.config._attn_implementation
+    kind = attention_name(run.model.network)
     reason = "on a CPU the way back through SDPA takes a third of a step on short texts" if kind == "eager" else "a GPU"
     return f"Attention: {kind}, for {reason}."
 

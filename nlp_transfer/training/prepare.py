@@ -90,6 +90,7 @@ def prepare(
     if is_sharded(accelerator):
         shard(accelerator, network)
     network.to(accelerator.device)
+    unpadding = None if is_sharded(accelerator) or uses_zero() else unpadding_of(network)
     # the mode for evaluation leaves out DDP: gradients are summed over processes once a step, in `parallel`
     prepared = accelerator.prepare_model(network, evaluation_mode=True)
     adamw = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
@@ -102,7 +103,7 @@ def prepare(
     trunk = find_trunk(encoder_of(plain_network(model)))
     frozen = FrozenPart(trunk) if trunk else None
     prepared.eval()  # whatever its modules were in, the first step puts all of them into training
-    state = TrainState(prepared, optimizer, schedule, Progress(), frozen, unpadding_of(prepared))
+    state = TrainState(prepared, optimizer, schedule, Progress(), frozen, unpadding)
     return Run(accelerator, state, loading, plan, whole)
 
 
@@ -155,7 +156,8 @@ def set_dropout(network: nn.Module, share: float) -> None:
 
 def describe(run: Run, task: Task[Any, Any]) -> None:
     model, plan, precision = run.model, run.plan, run.accelerator.mixed_precision
-    padding = "no padding" if run.state.unpadding else f"{plan.batches.padding_share(0):.1%} padding"
+    where = ", in attention alone" if run.state.unpadding else ""
+    padding = f"{plan.batches.padding_share(0):.1%} padding{where}"
     trainable, total = count_parameters(model.network)
     say(f"{counted(len(task.classes), 'label')}: {quoted(task.classes)}.")
     if model.brings_head:

@@ -26,6 +26,7 @@ from nlp_transfer.training.defaults import TrainingPlan
 from nlp_transfer.training.parallel import gathered, is_sharded, own_part, tensors_from_main, weights_of, whole
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.unpadded import attention_name
 from nlp_transfer.training.zero import uses_zero
 
 PLANNED = ("num_epochs", "learning_rate")
@@ -177,7 +178,7 @@ def made_with(run: Run, task: Task[Any, Any], config: TrainingConfig) -> dict[st
             "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "cuda": torch.version.cuda,
-            "attention": run.model.network.config._attn_implementation,
+            "attention": attention_name(run.model.network),
             "threads": torch.get_num_threads(),
         },
         "passes": {

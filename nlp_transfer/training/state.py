@@ -78,8 +78,9 @@ class TrainState:
 
     def train(self) -> None:
         """The network in the mode for training; what is frozen below has no dropout."""
-        if self.network.training:
-            return  # as the step before has left it: going through all modules takes a while
+        *_, last = self.network.modules()
+        if last.training:
+            return  # as the step before has left it: setting all modules takes a while
         self.network.train()
         if self.frozen is not None:
             self.frozen.trunk.without_dropout()

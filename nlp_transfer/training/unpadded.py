@@ -5,8 +5,8 @@ head that reads the first token of a text, the last layer computes that token al
 values. (Zeng et al., 2022, arXiv 2208.08124, for leaving padding out.)
 
 It hangs on what transformers lets one register: an attention function, which is handed the layout of the batch as a
-keyword of the network's forward pass, and hooks on the layers. Without the keyword the network is what it was, to the
-bit. Whether an encoder and its head give the same with it is tried; where they do not, batches stay padded.
+keyword of the network's forward pass, and hooks on the layers. Without the keyword the network's logits are what they
+were, to the bit. Whether an encoder and its head give the same with it is tried; where not, batches stay padded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import threading
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from nlp_transfer.checkpoints import encoder_of
+from nlp_transfer.checkpoints import encoder_of, quiet_transformers
 from nlp_transfer.data.encoded import ATTENTION_MASK
 from nlp_transfer.training.trunk import layer_list
 
@@ -34,7 +33,10 @@ INNER: dict[str, Any] = {"eager": None, "sdpa": ALL_ATTENTION_FUNCTIONS["sdpa"]}
 """The attention functions that go on by another name; each family has an eager one of its own."""
 LAYOUT = "unpadded"
 """The keyword. transformers hands what it does not know on to the attention function."""
-NAME = "unpadded_{}"
+PREFIX = "unpadded_"
+"""Of the names of our attention functions; transformers' own go on behind them."""
+FOUND = "_unpadding"
+"""The attribute of a network that says what was found."""
 KEYS_AND_VALUES = (("key", "value"), ("k_lin", "v_lin"))
 """What families call the layers that make them. Where one layer makes queries too, it cannot be asked for less."""
 PROBED = (9, 5, 2)
@@ -103,8 +105,9 @@ class Unpadding:
     """Whether its head reads the first token of a row and no other."""
 
     def arguments(self, inputs: dict[str, Tensor]) -> dict[str, Layout]:
-        """Of the network's forward pass, beside ``inputs``."""
-        return {LAYOUT: layout_of(inputs[ATTENTION_MASK].bool(), first_alone=self.first_alone)}
+        """Of the network's forward pass, beside ``inputs``; none where padding stands first, which a head may read."""
+        mask = inputs[ATTENTION_MASK].bool()
+        return {LAYOUT: layout_of(mask, first_alone=self.first_alone)} if mask[:, 0].all() else {}
 
 
 def layout_of(mask: Tensor, *, first_alone: bool) -> Layout:
@@ -144,7 +147,9 @@ def attention(
 def attention_of_firsts(
     module: nn.Module, query: Tensor, mask: Tensor | None, layout: Layout, inner: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """``query`` is of one token a row: ``(rows, heads, 1, width)``. What was made of them as keys is not used."""
+    """``query`` is of one token a row: ``(rows, heads, 1, width)``. The layer has made keys and values of the same
+    tokens, which are not used; those of all tokens are made here.
+    """
     names = next(names for names in KEYS_AND_VALUES if hasattr(module, names[0]))
     heads, width = query.shape[1], query.shape[3]
     key, value = (
@@ -156,8 +161,8 @@ def attention_of_firsts(
 
 
 for kind, function in INNER.items():
-    AttentionInterface.register(NAME.format(kind), partial(attention, inner=function))
-    AttentionMaskInterface.register(NAME.format(kind), ALL_MASK_ATTENTION_FUNCTIONS[kind])
+    AttentionInterface.register(PREFIX + kind, partial(attention, inner=function))
+    AttentionMaskInterface.register(PREFIX + kind, ALL_MASK_ATTENTION_FUNCTIONS[kind])
 
 
 def before_layer(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_last: bool) -> Any:
@@ -187,7 +192,6 @@ def after_last_layer(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], 
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-KNOWN: WeakKeyDictionary[nn.Module, Unpadding | None] = WeakKeyDictionary()
 TRYING = threading.Lock()
 
 
@@ -196,14 +200,22 @@ def unpadding_of(network: nn.Module) -> Unpadding | None:
 
     Networks that are sharded, or wrapped by DDP or DeepSpeed, are.
     """
-    is_peft = hasattr(network, "get_base_model")
+    is_peft = hasattr(type(network), "get_base_model")
     plain: nn.Module = network.get_base_model() if is_peft else network  # type: ignore[operator]
     if not isinstance(plain, PreTrainedModel) or any(isinstance(p, DTensor) for p in plain.parameters()):
         return None
     with TRYING:
-        if plain not in KNOWN:
-            KNOWN[plain] = tried(plain)
-        return KNOWN[plain]
+        if not hasattr(plain, FOUND):
+            setattr(plain, FOUND, tried(plain))  # where a copy of the network has it too, with the hooks
+        found: Unpadding | None = getattr(plain, FOUND)
+    is_set = plain.config._attn_implementation.startswith(PREFIX)  # someone may have chosen another one since
+    return found if is_set else None
+
+
+def attention_name(network: nn.Module) -> str:
+    """As transformers calls it."""
+    name: str = network.config._attn_implementation.removeprefix(PREFIX)  # type: ignore[union-attr, operator]
+    return name
 
 
 def tried(network: PreTrainedModel) -> Unpadding | None:
@@ -217,36 +229,40 @@ def tried(network: PreTrainedModel) -> Unpadding | None:
         for layer in layers
     ]
     handles.append(layers[-1].register_forward_hook(after_last_layer, with_kwargs=True))
+    modes = [(module, module.training) for module in network.modules()]
     try:
-        network.set_attn_implementation(NAME.format(before))
-        for first_alone in (True, False):
-            if gives_the_same(network, layers[-1], Unpadding(first_alone)):
-                return Unpadding(first_alone)
-    except Exception:  # noqa: BLE001 - an encoder of another build fails in any way
-        pass
+        with quiet_transformers():  # which warns of families with an attention of their own
+            network.set_attn_implementation(PREFIX + before)
+        for unpadding in (Unpadding(first_alone=True), Unpadding(first_alone=False)):
+            if gives_the_same(network, layers[-1], unpadding):
+                return unpadding
+    finally:
+        for module, mode in modes:
+            module.training = mode
     for handle in handles:
         handle.remove()
-    network.set_attn_implementation(before)
+    with quiet_transformers():
+        network.set_attn_implementation(before)
     return None
 
 
 @torch.no_grad()
 def gives_the_same(network: PreTrainedModel, last: nn.Module, unpadding: Unpadding) -> bool:
-    """Whether the logits of a few rows are those of padded rows, and no layer has seen padding."""
+    """Whether the logits of a few rows are those of padded rows, and the last layer has seen no padding."""
     inputs = probe(network)
-    arguments = unpadding.arguments(inputs)
     seen: list[tuple[int, ...]] = []
     handle = last.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[:2])))
     network.eval()
     try:
-        expected: Tensor = network(**inputs).logits
-        found: Tensor = network(**inputs, **arguments).logits
-    except (RuntimeError, StopIteration):  # shapes that do not fit each other
+        with torch.autocast(network.device.type, enabled=False):
+            expected: Tensor = network(**inputs).logits
+            found: Tensor = network(**inputs, **unpadding.arguments(inputs)).logits
+    except Exception:  # noqa: BLE001 - an encoder of another build fails in any way
         return False
     finally:
         handle.remove()
     tokens = len(PROBED) if unpadding.first_alone else sum(PROBED)
-    if seen[-1] != (tokens, 1) or found.shape != expected.shape:
+    if seen[-1:] != [(tokens, 1)] or found.shape != expected.shape:
         return False
     if expected.dim() == 3:
         mask = inputs[ATTENTION_MASK].bool()

@@ -168,4 +168,6 @@ def test_what_was_chosen_is_explained_where_that_is_asked_for(kind, checkpoint, 
         said = capsys.readouterr().err
         assert (line in said) == explain
         assert ("Precision: fp32, as asked for." in said) == explain
+        assert ("Attention: eager, for on a CPU" in said) == explain
+        assert ("which is computed in attention alone; of the last layer just each text's first" in said) == explain
         assert ("LoRA: one matrix product" in said) == (explain and kind == "top layer")

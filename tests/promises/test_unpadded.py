@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -142,3 +143,53 @@ def test_recomputed_activations_are_the_same(checkpoint, tsv, tmp_path):
         model = nt.fit(model, task, train=splits.train, validation=[], config=config, run_dir=run_dir)
         weights.append(trainable_state(model.network))
     assert all(torch.allclose(weights[1][name], weight, atol=1e-6) for name, weight in weights[0].items())
+
+
+def test_where_padding_stands_first_the_head_reads_it_as_ever(checkpoint):
+    """As a tokenizer that pads on the left makes batches: the first position is then no token."""
+    network = network_of(checkpoint, "sequence").eval()
+    inputs = batch_of(LENGTHS)
+    inputs = {name: tensor.flip(1) for name, tensor in inputs.items()}
+    with torch.no_grad():
+        found = network(**inputs, **unpadding_of(network).arguments(inputs)).logits
+        assert torch.allclose(found, network(**inputs).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(3, 0, 2), (3, 2, 0)])
+def test_so_are_rows_without_a_token(checkpoint, lengths):
+    network = network_of(checkpoint, "sequence").train()
+    inputs = batch_of(lengths)
+    with torch.no_grad():
+        network.eval()
+        found = network(**inputs, **unpadding_of(network).arguments(inputs)).logits
+        kept = torch.tensor([length > 0 for length in lengths])
+        assert torch.allclose(found[kept], network(**inputs).logits[kept], atol=1e-5)
+
+
+@pytest.mark.parametrize("other", ["eager", "sdpa"])
+def test_another_attention_that_is_chosen_later_is_heeded(checkpoint, other):
+    network = network_of(checkpoint, "sequence").eval()
+    assert unpadding_of(network)
+    network.get_base_model().set_attn_implementation(other)
+    assert unpadding_of(network) is None
+
+
+def test_a_copy_leaves_out_the_same(checkpoint):
+    network = network_of(checkpoint, "sequence").eval()
+    unpadding, inputs = unpadding_of(network), batch_of(LENGTHS)
+    copy = deepcopy(network)
+    assert unpadding_of(copy) == unpadding
+    with torch.no_grad():
+        found = copy(**inputs, **unpadding.arguments(inputs)).logits
+        assert torch.allclose(found, network(**inputs).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trying_leaves_modes_random_numbers_and_the_screen_alone(family, make_checkpoint, capsys):
+    network = network_of(make_checkpoint(family), "sequence").train()
+    before = torch.get_rng_state()
+    capsys.readouterr()  # what building the checkpoint has said
+    unpadding_of(network)
+    assert all(module.training for module in network.modules())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,74 @@
+"""Dropout's own draws: as many as asked for, as large as before on average, and those of the whole in a part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nlp_transfer.training import dropout
+from nlp_transfer.training.dropout import Draws, Part, Range
+
+ROWS, WIDTH, HIDDEN = 8, 5, 16
+
+
+def dropped_out(values, p, part=None, seed=0):
+    torch.manual_seed(seed)
+    with Draws(part):
+        return F.dropout(values, p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
+def test_the_share_and_the_mean_are_those_asked_for(p, dtype):
+    found = dropped_out(torch.ones(1000, 1001, dtype=dtype), p).float()
+    assert float((found == 0).float().mean()) == pytest.approx(p, abs=2e-3)
+    assert float(found.mean()) == pytest.approx(1, abs=1e-2)
+    assert len(found.unique()) == 2
+
+
+def test_neighbours_are_dropped_apart_from_each_other():
+    dropped = (dropped_out(torch.ones(1_000_000), 0.5) == 0).float() - 0.5
+    for apart in (1, 2, 3, 4, 16, 64):
+        assert abs(float((dropped[apart:] * dropped[:-apart]).mean())) < 1e-3
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_all_and_nothing(p):
+    assert dropped_out(torch.ones(3, 4), p).tolist() == [[1 - p] * 4] * 3
+
+
+def test_outside_training_nothing_is_dropped():
+    with Draws(None):
+        assert torch.equal(F.dropout(torch.ones(100), 0.5, training=False), torch.ones(100))
+
+
+SHAPES = {
+    "embeddings": ((ROWS, WIDTH, HIDDEN), lambda whole, rows, _: whole[rows]),
+    "attention": ((ROWS, 2, WIDTH, WIDTH), lambda whole, rows, _: whole[rows]),
+    "head": ((ROWS, HIDDEN), lambda whole, rows, _: whole[rows]),
+    "tokens": ((30, 1, HIDDEN), lambda whole, _, tokens: whole[tokens]),
+    "first tokens": ((ROWS, 1, HIDDEN), lambda whole, rows, _: whole[rows]),
+}
+PART = Part(Range(2, 3, ROWS), Range(7, 11, 30), WIDTH, rows_second=False)
+
+
+@pytest.mark.parametrize("of_torch", [False, True])  # as on a GPU, where a whole micro-batch is left to torch
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_part_gets_what_it_gets_in_the_whole(shape, of_torch, monkeypatch):
+    size, cut = SHAPES[shape]
+    whole = dropped_out(torch.ones(size), 0.3)
+    if of_torch:
+        monkeypatch.setattr(dropout, "draw_bits", dropout.draw_as_torch)
+        torch.manual_seed(0)
+        whole = F.dropout(torch.ones(size), 0.3)
+    expected = cut(whole, slice(2, 5), slice(7, 18))
+    assert torch.equal(dropped_out(torch.ones(expected.shape), 0.3, PART), expected)
+
+
+def test_a_mode_within_another_leaves_the_outer_one_in_its_place():
+    with Draws(PART) as outer:
+        with Draws(None):
+            pass
+        assert dropout.CURRENT.get() is outer
+    assert dropout.CURRENT.get() is None
