@@ -10,7 +10,6 @@ before, so it comes from the cache. ``--write`` fills docs/performance.md.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from measured import PROJECT, command_line, committed, fill, machine
+from measured import PROJECT, command_line, committed, fill, machine, spread
 
 PAGE = PROJECT / "docs" / "performance.md"
 IMPORTS = "import torch; from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel"
@@ -50,7 +49,7 @@ def main() -> None:
         steps.append(first_step(config))
     beyond = [step - own for step, own in zip(steps, imports, strict=True)]
     named = {"importing torch and transformers": imports, "command to first step": steps, "beyond the imports": beyond}
-    cells = [[name, f"{statistics.median(s):.1f} ({min(s):.1f} to {max(s):.1f})"] for name, s in named.items()]
+    cells = [[name, spread(s, 1)] for name, s in named.items()]
     how = f"Commit {commit}; medians of {config.rounds} rounds, with the smallest and largest; "
     how += f"{machine(config.threads, 1)}. `{command_line()}`"
     body = f"{how}\n\n{markdown_table(['', 'seconds'], cells)}"

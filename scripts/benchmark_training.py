@@ -26,9 +26,7 @@ import contextlib
 import json
 import os
 import random
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from measured import PROJECT, command_line, committed, fill, machine
+from measured import PROJECT, command_line, committed, fill, in_a_process, machine, peak_mib, spread
 
 PAGE = PROJECT / "docs" / "performance.md"
 OURS = "nlp-transfer"
@@ -121,7 +119,7 @@ def measure(name: str, folder: str, examples: int, config: Config) -> dict[str, 
         for variant in random.Random(round_).sample(variants, len(variants)):
             results = found[variant]
             task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": examples}
-            results.append(in_a_process(task, config.threads))
+            results.append(in_a_process(__file__, task, config.threads))
             print(f"{name}, round {round_ + 1}, {variant}: {results[-1]}", file=sys.stderr)
     return found
 
@@ -132,7 +130,7 @@ def measure_frozen(folder: str, config: Config) -> dict[str, list[dict[str, floa
     for round_ in range(config.rounds):
         for kind, results in found.items():
             task = {"frozen": kind, "folder": folder, "seed": round_, "examples": config.frozen}
-            results.append(in_a_process(task, config.threads))
+            results.append(in_a_process(__file__, task, config.threads))
             print(f"frozen, round {round_ + 1}, {kind}: {results[-1]}", file=sys.stderr)
     return found
 
@@ -153,19 +151,6 @@ def frozen_table(found: dict[str, list[dict[str, float]]]) -> str:
     return markdown_table(
         ["", "seconds, every epoch anew", "seconds, once", "ratio", "weights differ by at most"], rows
     )
-
-
-def in_a_process(task: dict[str, Any], threads: int) -> dict[str, float]:
-    words = [sys.executable, __file__, "--work", json.dumps(task)]
-    variables = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": str(PROJECT),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=variables)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
@@ -200,10 +185,6 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     return markdown_table(header, rows)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
 def mean_and_sd(values: list[float]) -> str:
     sd = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.3f} ± {sd:.3f}"
@@ -230,10 +211,6 @@ def work(data: str, folder: str, variant: str, seed: int, examples: int) -> dict
     options = {} if variant == OURS else PEERS[variant]
     result = run(task, train, test, seed, **options)
     return {**result, "tokens_per_second": result["tokens"] / result["seconds"]}
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[str, float]:

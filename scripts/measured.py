@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import resource
 import shlex
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).parent.parent
 BF16_FLAGS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16"}
@@ -54,3 +59,22 @@ def machine(threads: int, side_by_side: int) -> str:
     flags = next((line for line in lines if line.startswith("flags")), "")
     bf16 = next((f", {title}" for flag, title in BF16_FLAGS.items() if flag in flags), "")
     return f"{threads} of {os.cpu_count()} cores of an {name}{bf16}, no GPU{beside}"
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median, with the smallest and the largest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def peak_mib() -> float:
+    """The most that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_a_process(script: str, task: dict[str, Any], threads: int, **variables: str) -> dict[str, float]:
+    """What ``script --work task`` prints, as JSON in its last line."""
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false"}
+    words = [sys.executable, script, "--work", json.dumps(task)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **own, **variables})
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result

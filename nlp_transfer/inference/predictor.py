@@ -25,7 +25,7 @@ from nlp_transfer.saved_models import AnyTask, load_model, model_folder
 from nlp_transfer.tasks.base import Probabilities
 from nlp_transfer.training.evaluate import batches_of, predict_split
 from nlp_transfer.training.processes import processes
-from nlp_transfer.training.unpadded import Unpadding, unpadding_of
+from nlp_transfer.training.unpadded import Unpadding, unpadded, unpadding_of
 
 CHUNK = 1024
 """Texts of a stream that are predicted together; memory does not grow with the stream."""
@@ -132,14 +132,14 @@ class Predictor:
         examples = self._question(texts).examples
         split = self._encode(examples)
         encoder = encoder_of(plain_network(self.model))
-        unpadded = Unpadding(first_alone=False).arguments if unpadding_of(self.model.network) else lambda _: {}
+        unpadding = Unpadding(first_alone=False) if unpadding_of(self.model.network) else None
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
         for indices in batches_of(split.lengths):
             inputs = split.batch(indices).to(processes().device).inputs
             mask = inputs[ATTENTION_MASK][..., None]
             with torch.no_grad():
-                hidden = encoder(**inputs, **unpadded(inputs))[0] * mask
+                hidden = encoder(**inputs, **unpadded(unpadding, inputs))[0] * mask
             rows = split.examples[list(indices)]
             np.add.at(sums, rows, hidden.sum(1).float().cpu().numpy())
             np.add.at(counts, rows, mask.sum(1).cpu().numpy())

@@ -22,7 +22,7 @@ from nlp_transfer.metrics import Metrics, Score
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
 from nlp_transfer.tasks.base import E, P, Piece, Probabilities, Task
 from nlp_transfer.training.processes import processes
-from nlp_transfer.training.unpadded import unpadding_of
+from nlp_transfer.training.unpadded import unpadded, unpadding_of
 from nlp_transfer.training.watchdog import naming_the_lost
 
 INFERENCE_BATCH_TOKENS = 4096
@@ -95,8 +95,7 @@ def predict_split(
             indices = batches[min(first + own, len(batches) - 1)]
             batch = split.batch(indices).to(group.device)
             with passing(batch):
-                unpadded = {} if unpadding is None else unpadding.arguments(batch.inputs)
-                logits = network(**batch.inputs, **unpadded).logits
+                logits = network(**batch.inputs, **unpadded(unpadding, batch.inputs)).logits
             if first + own < len(batches):
                 found += task.pieces(logits, split, indices)
             bar.advance(sum(map(len, batches[first : first + shares])))

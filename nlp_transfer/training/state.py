@@ -11,7 +11,7 @@ from torch import nn
 from nlp_transfer.data.encoded import Batch
 from nlp_transfer.training.frozen import FrozenPart
 from nlp_transfer.training.optim import Schedule
-from nlp_transfer.training.unpadded import Layout, Unpadding
+from nlp_transfer.training.unpadded import Layout, Unpadding, unpadded
 
 
 @dataclass
@@ -91,4 +91,4 @@ class TrainState:
 
     def unpadded(self, batch: Batch) -> dict[str, Layout]:
         """Arguments of such a pass, beside the batch's."""
-        return {} if self.unpadding is None else self.unpadding.arguments(batch.inputs)
+        return unpadded(self.unpadding, batch.inputs)

@@ -110,6 +110,11 @@ class Unpadding:
         return {LAYOUT: layout_of(mask, first_alone=self.first_alone)} if mask[:, 0].all() else {}
 
 
+def unpadded(unpadding: Unpadding | None, inputs: dict[str, Tensor]) -> dict[str, Layout]:
+    """``Unpadding.arguments``; none for a network that is computed with padding."""
+    return {} if unpadding is None else unpadding.arguments(inputs)
+
+
 def layout_of(mask: Tensor, *, first_alone: bool) -> Layout:
     """``mask`` is true for tokens, of shape ``(rows, width)``."""
     rows, width = mask.shape
