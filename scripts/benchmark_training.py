@@ -17,7 +17,8 @@ top two layers, ten epochs with validation, with what the frozen layers make kep
 The share of the peak compares the time with that of the model's matrix products alone: those of the weights of all
 linear layers of the encoder, forward and back, then also those of the adapters, for the tokens of the texts, at the
 rate that the same shapes reach in a loop. (Under a head that reads the first token we need fewer; they are counted all
-the same.) ``--write`` fills docs/performance.md.
+the same.) Then torch's profiler tells, for some steps of ours in a process of its own, where their time goes.
+``--write`` fills docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 from measured import PROJECT, command_line, committed, fill, in_a_process, machine, peak_mib, spread
+from step_profile import step_profile
 
 PAGE = PROJECT / "docs" / "performance.md"
 OURS = "nlp-transfer"
@@ -74,7 +76,7 @@ class Config:
 def main() -> None:
     if sys.argv[1:2] == ["--work"]:
         task = json.loads(sys.argv[2])
-        print(json.dumps(work_frozen(**task) if "frozen" in task else work(**task)))
+        print(json.dumps(WORK[task.pop("work")](**task)))
         return
     config = tyro.cli(Config, description=__doc__)
     if config.frozen and config.banking77 is None:
@@ -96,11 +98,12 @@ def sections_of_sets(config: Config) -> list[str]:
         "Banking77": (config.banking77, config.banking77_examples),
         "WNUT-17": (config.wnut17, config.wnut17_examples),
     }
-    return [
-        f"{name}, {examples:,} examples:\n\n{table(measure(name, str(folder), examples, config))}"
-        for name, (folder, examples) in sets.items()
-        if folder is not None
+    given = {name: (str(folder), examples) for name, (folder, examples) in sets.items() if folder is not None}
+    tables = [
+        f"{name}, {examples:,} examples:\n\n{table(measure(name, folder, examples, config))}"
+        for name, (folder, examples) in given.items()
     ]
+    return [*tables, f"Where the time of our steps goes:\n\n{profile_table(given, config)}"]
 
 
 def frozen_section(config: Config) -> list[str]:
@@ -119,7 +122,7 @@ def measure(name: str, folder: str, examples: int, config: Config) -> dict[str, 
         for variant in random.Random(round_).sample(variants, len(variants)):
             results = found[variant]
             task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": examples}
-            results.append(in_a_process(__file__, task, config.threads))
+            results.append(in_a_process(__file__, {"work": "train", **task}, config.threads))
             print(f"{name}, round {round_ + 1}, {variant}: {results[-1]}", file=sys.stderr)
     return found
 
@@ -129,7 +132,7 @@ def measure_frozen(folder: str, config: Config) -> dict[str, list[dict[str, floa
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in FROZEN}
     for round_ in range(config.rounds):
         for kind, results in found.items():
-            task = {"frozen": kind, "folder": folder, "seed": round_, "examples": config.frozen}
+            task = {"work": "frozen", "frozen": kind, "folder": folder, "seed": round_, "examples": config.frozen}
             results.append(in_a_process(__file__, task, config.threads))
             print(f"frozen, round {round_ + 1}, {kind}: {results[-1]}", file=sys.stderr)
     return found
@@ -190,10 +193,37 @@ def mean_and_sd(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {sd:.3f}"
 
 
-def work(data: str, folder: str, variant: str, seed: int, examples: int) -> dict[str, float]:
+def profile_table(sets: dict[str, tuple[str, int]], config: Config) -> str:
+    from nlp_transfer.reporting.tables import markdown_table
+
+    found = {}
+    for name, (folder, examples) in sets.items():
+        task = {"work": "profile", "data": name, "folder": folder, "examples": examples}
+        found[name] = in_a_process(__file__, task, config.threads)
+    rows = [[kind, *(f"{shares[kind]:.0%}" for shares in found.values())] for kind in next(iter(found.values()))]
+    return markdown_table(["", *found], rows)
+
+
+def work_train(data: str, folder: str, variant: str, seed: int, examples: int) -> dict[str, float]:
     """In a process of its own: train one epoch, and score the test part."""
     import torch
 
+    task, train, test = read(data, folder, examples)
+    product_seconds(512, (1024, 1024), torch.float32)  # the processor's threads are up before anything is timed
+    run = train_ours if variant == OURS else train_theirs
+    options = {} if variant == OURS else PEERS[variant]
+    result = run(task, train, test, seed, **options)
+    return {**result, "tokens_per_second": result["tokens"] / result["seconds"]}
+
+
+def work_profile(data: str, folder: str, examples: int) -> dict[str, float]:
+    task, train, _ = read(data, folder, examples)
+    found: dict[str, float] = step_profile(our_steps(task, our_run(task, train, seed=0)))
+    return found
+
+
+def read(data: str, folder: str, examples: int) -> tuple[Any, list[Any], list[Any]]:
+    """The task, and examples to train and to score on."""
     import nlp_transfer as nt
 
     if data == "Banking77":
@@ -205,17 +235,11 @@ def work(data: str, folder: str, variant: str, seed: int, examples: int) -> dict
         splits = nt.read_ner(tagged, seed=0)
         task = nt.Ner.for_splits(splits, nt.NerConfig())
     train = [splits.train[i] for i in range(min(examples, len(splits.train)))]
-    test = list(splits.test)[:1000]
-    product_seconds(512, (1024, 1024), torch.float32)  # the processor's threads are up before anything is timed
-    run = train_ours if variant == OURS else train_theirs
-    options = {} if variant == OURS else PEERS[variant]
-    result = run(task, train, test, seed, **options)
-    return {**result, "tokens_per_second": result["tokens"] / result["seconds"]}
+    return task, train, list(splits.test)[:1000]
 
 
-def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[str, float]:
+def our_run(task: Any, train: list[Any], seed: int) -> Any:
     import nlp_transfer as nt
-    from nlp_transfer.training.loop import train_steps
     from nlp_transfer.training.prepare import prepare
 
     load = nt.load_token_classifier if task.head == "token" else nt.load_sequence_classifier
@@ -223,12 +247,26 @@ def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[
         load(nt.default_checkpoint(), task.labels, seed=seed), "lora", nt.LoraConfig(rank=RANK), seed=seed
     )
     config = nt.TrainingConfig(num_epochs=1, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed)
-    run = prepare(model, task, train, config)
+    return prepare(model, task, train, config)
+
+
+def our_steps(task: Any, run: Any) -> Iterator[Any]:
+    import nlp_transfer as nt
+    from nlp_transfer.training.loop import train_steps
+
+    max_grad_norm = nt.TrainingConfig.max_grad_norm
+    return train_steps(run.accelerator, run.state, run.loading, task.loss_sum, run.plan, max_grad_norm)
+
+
+def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[str, float]:
+    import nlp_transfer as nt
+
+    run = our_run(task, train, seed)
     start = time.perf_counter()
-    for _ in train_steps(run.accelerator, run.state, run.loading, task.loss_sum, run.plan, config.max_grad_norm):
+    for _ in our_steps(task, run):
         pass
     seconds, peak = time.perf_counter() - start, peak_mib()
-    score = nt.evaluate(model, task, "test", test).metrics[task.metric_names[0]]
+    score = nt.evaluate(run.model, task, "test", test).metrics[task.metric_names[0]]
     weights, products = ideal_seconds(run)
     return {
         "seconds": seconds,
@@ -392,6 +430,12 @@ def train_theirs(
         "memory_mib": peak,
     }
 
+
+WORK: dict[str, Callable[..., dict[str, float]]] = {
+    "train": work_train,
+    "frozen": work_frozen,
+    "profile": work_profile,
+}
 
 if __name__ == "__main__":
     main()

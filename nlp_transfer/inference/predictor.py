@@ -135,7 +135,7 @@ class Predictor:
         unpadding = Unpadding(first_alone=False) if unpadding_of(self.model.network) else None
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
-        for indices in batches_of(split.lengths):
+        for indices in batches_of(split.lengths, padded=unpadding is None):
             inputs = split.batch(indices).to(processes().device).inputs
             mask = inputs[ATTENTION_MASK][..., None]
             with torch.no_grad():

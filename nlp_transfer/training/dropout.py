@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nlp_transfer.data.encoded import ATTENTION_MASK, Batch
 
@@ -73,38 +73,35 @@ def drawing(part: Part | None, device: torch.device) -> AbstractContextManager[A
     return nullcontext() if part is None and device.type != "cpu" else Draws(part)
 
 
-class Draws(TorchFunctionMode):
-    """Dropout that draws for all rows of the micro-batch, and uses what is the part's, so that this gets what it would
-    have got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached: there it draws
-    anew.
+class Draws:
+    """Within, in this thread, dropout draws for all rows of the micro-batch, and uses what is the part's, so that this
+    gets what it would have got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached:
+    there it draws anew.
+
+    Every layer that drops calls ``torch.nn.functional.dropout``, which ours takes the place of. (A TorchFunctionMode
+    finds it too, at the price of a call in Python for everything else that torch does.)
     """
 
+    entered = 0
+    """How many there are, in all threads."""
+
     def __init__(self, part: Part | None) -> None:
-        super().__init__()
         self.part = part
         self._before: Draws | None = None
 
     def __enter__(self) -> Draws:
-        super().__enter__()  # type: ignore[no-untyped-call]
         self._before = CURRENT.get()
         CURRENT.set(self)
+        count_entered(1)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *_: object) -> None:
+        count_entered(-1)
         CURRENT.set(self._before)
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return self._dropout(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+    def dropout(self, input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:  # noqa: A002
         if not training or not 0 < p < 1:
-            return F.dropout(input, p, training, inplace)
+            return TORCH_DROPOUT(input, p, training, inplace)
         draw = draw_bits if input.device.type == "cpu" else draw_as_torch
         place = self.part.place_in(input.shape) if self.part is not None else None
         if place is None:
@@ -115,11 +112,28 @@ class Draws(TorchFunctionMode):
 
 
 CURRENT: ContextVar[Draws | None] = ContextVar("CURRENT", default=None)
+COUNTING = threading.Lock()
+TORCH_DROPOUT = F.dropout
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+    """Torch's own in threads that are within no ``Draws``."""
+    current = CURRENT.get()
+    if current is None:
+        return TORCH_DROPOUT(input, p, training, inplace)
+    return current.dropout(input, p, training, inplace)
+
+
+def count_entered(more: int) -> None:
+    """Torch has its own again when the last thread is out."""
+    with COUNTING:
+        Draws.entered += more
+        F.dropout = dropout if Draws.entered else TORCH_DROPOUT
 
 
 def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Around what gradient checkpointing computes, and computes again: the latter happens within ``backward``, where
-    torch has switched modes like ours off.
+    """Around what gradient checkpointing computes, and computes again: the latter happens within ``backward``, on a GPU
+    in a thread of torch's.
     """
     current = CURRENT.get()
     return nullcontext(), nullcontext() if current is None else Draws(current.part)
@@ -127,7 +141,7 @@ def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractConte
 
 def draw_as_torch(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
     """What a whole micro-batch is multiplied with by torch's own dropout on a GPU."""
-    drawn: Tensor = F.dropout(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
+    drawn: Tensor = TORCH_DROPOUT(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
     return drawn
 
 

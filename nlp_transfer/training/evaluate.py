@@ -28,6 +28,8 @@ from nlp_transfer.training.watchdog import naming_the_lost
 INFERENCE_BATCH_TOKENS = 4096
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What starting a pass costs, in tokens: measured on a CPU; a GPU computes as many in the time."""
+PADDING = 0.25
+"""What a position of padding costs, in tokens, where it is computed in attention alone: measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def predict_split(
     shares, own = (group.num_processes, group.process_index) if together else (1, 0)
     network.eval()
     found: list[Piece] = []
-    batches = batches_of(split.lengths)
     unpadding = unpadding_of(network)
+    batches = batches_of(split.lengths, padded=unpadding is None)
     with weights_held(network):
         for first in range(0, len(batches), shares):
             # a process without a batch in the last round computes one all the same: a sharded network needs all of them
@@ -103,9 +105,11 @@ def predict_split(
     return joined(gather_object(found) if shares > 1 else found, num_examples)
 
 
-def batches_of(lengths: IntArray) -> list[Indices]:
+def batches_of(lengths: IntArray, *, padded: bool = True) -> list[Indices]:
     """The rows of each forward pass where nothing is trained."""
     pass_tokens = PASS_TOKENS.get(processes().device.type, PASS_TOKENS["cuda"])
+    if not padded:
+        pass_tokens = round(pass_tokens / PADDING)
     return inference_batches(lengths, INFERENCE_BATCH_TOKENS, pass_tokens)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
@@ -78,12 +79,16 @@ class TrainState:
 
     def train(self) -> None:
         """The network in the mode for training; what is frozen below has no dropout."""
-        *_, last = self.network.modules()
-        if last.training:
+        if self._last_module.training:
             return  # as the step before has left it: setting all modules takes a while
         self.network.train()
         if self.frozen is not None:
             self.frozen.trunk.without_dropout()
+
+    @cached_property
+    def _last_module(self) -> nn.Module:
+        *_, last = self.network.modules()
+        return last
 
     def passing(self, batch: Batch) -> AbstractContextManager[None]:
         """Around a pass of ``batch``."""

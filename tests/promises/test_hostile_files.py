@@ -286,8 +286,8 @@ def good(checkpoint, tsv, tmp_path_factory):
 
 
 def check_refused(folder: Path, outside: Path) -> None:
-    """Seconds are those of the clock, so that a wait counts too, and of the best of three tries, so that another process
-    does not; memory is the peak of all of this process.
+    """Seconds are those of the clock, so that a wait counts too, and of the best of three tries, so that what else the
+    machine does counts less; memory is the peak of all of this process.
     """
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,7 +68,20 @@ def test_a_part_gets_what_it_gets_in_the_whole(shape, of_torch, monkeypatch):
     assert torch.equal(dropped_out(torch.ones(expected.shape), 0.3, PART), expected)
 
 
-def test_a_mode_within_another_leaves_the_outer_one_in_its_place():
+def test_other_threads_and_what_comes_after_have_torchs_own():
+    def as_torch():
+        torch.manual_seed(3)
+        return torch.nn.Dropout(0.5)(torch.ones(1000))
+
+    torchs_own, expected = F.dropout, as_torch()
+    with Draws(None), ThreadPoolExecutor() as pool:
+        assert not torch.equal(as_torch(), expected)
+        assert torch.equal(pool.submit(as_torch).result(), expected)
+    assert F.dropout is torchs_own
+    assert torch.equal(as_torch(), expected)
+
+
+def test_one_within_another_leaves_the_outer_one_in_its_place():
     with Draws(PART) as outer:
         with Draws(None):
             pass
