@@ -2,6 +2,7 @@
 
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
     python scripts/benchmark_training.py --banking77 DIR --frozen 400 --rounds 5 --write
+    python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --profile --write
 
 Each variant trains the same examples for one epoch in a process of its own, one after the other, each round in another
 order, so that a slow spell of the machine meets all of them. Timed are the steps alone, not what comes before the
@@ -17,8 +18,8 @@ top two layers, ten epochs with validation, with what the frozen layers make kep
 The share of the peak compares the time with that of the model's matrix products alone: those of the weights of all
 linear layers of the encoder, forward and back, then also those of the adapters, for the tokens of the texts, at the
 rate that the same shapes reach in a loop. (Under a head that reads the first token we need fewer; they are counted all
-the same.) Then torch's profiler tells, for some steps of ours in a process of its own, where their time goes.
-``--write`` fills docs/performance.md.
+the same.) With ``--profile`` torch's profiler tells, for some of our steps, where their time goes. ``--write`` fills
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Config:
     wnut17_examples: int = 1600
     frozen: int = 0
     """Examples of Banking77 with which frozen layers are measured, in place of the above; 0 for the above."""
+    profile: bool = False
+    """Measure where the time of our steps goes, in place of the above."""
     rounds: int = 5
     threads: int = os.cpu_count() or 1
     write: bool = False
@@ -79,31 +82,37 @@ def main() -> None:
         print(json.dumps(WORK[task.pop("work")](**task)))
         return
     config = tyro.cli(Config, description=__doc__)
+    if not given_sets(config):
+        sys.exit("error: pass --banking77, --wnut17 or both")
     if config.frozen and config.banking77 is None:
         sys.exit("error: --frozen needs --banking77")
     commit = committed() if config.write else "not recorded"
-    sections = frozen_section(config) if config.frozen else sections_of_sets(config)
-    how = (
-        f"Commit {commit}; {config.rounds} rounds; medians, with the smallest and largest of the rounds; "
-        f"{machine(config.threads, 1)}. `{command_line()}`"
-    )
-    body = "\n\n".join([how, *sections])
+    if config.profile:
+        mark, rounds, sections = "benchmark_profile", "", [profile_table(config)]
+    else:
+        mark = "benchmark_frozen" if config.frozen else "benchmark_training"
+        rounds = f"{config.rounds} rounds; medians, with the smallest and largest of the rounds; "
+        sections = frozen_section(config) if config.frozen else sections_of_sets(config)
+    body = "\n\n".join([f"Commit {commit}; {rounds}{machine(config.threads, 1)}. `{command_line()}`", *sections])
     print(body)
     if config.write:
-        fill(PAGE, "benchmark_frozen" if config.frozen else "benchmark_training", body)
+        fill(PAGE, mark, body)
 
 
 def sections_of_sets(config: Config) -> list[str]:
+    return [
+        f"{name}, {examples:,} examples:\n\n{table(measure(name, folder, examples, config))}"
+        for name, (folder, examples) in given_sets(config).items()
+    ]
+
+
+def given_sets(config: Config) -> dict[str, tuple[str, int]]:
+    """The folder of each, and how many examples of it are trained."""
     sets = {
         "Banking77": (config.banking77, config.banking77_examples),
         "WNUT-17": (config.wnut17, config.wnut17_examples),
     }
-    given = {name: (str(folder), examples) for name, (folder, examples) in sets.items() if folder is not None}
-    tables = [
-        f"{name}, {examples:,} examples:\n\n{table(measure(name, folder, examples, config))}"
-        for name, (folder, examples) in given.items()
-    ]
-    return [*tables, f"Where the time of our steps goes:\n\n{profile_table(given, config)}"]
+    return {name: (str(folder), examples) for name, (folder, examples) in sets.items() if folder is not None}
 
 
 def frozen_section(config: Config) -> list[str]:
@@ -193,11 +202,11 @@ def mean_and_sd(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {sd:.3f}"
 
 
-def profile_table(sets: dict[str, tuple[str, int]], config: Config) -> str:
+def profile_table(config: Config) -> str:
     from nlp_transfer.reporting.tables import markdown_table
 
     found = {}
-    for name, (folder, examples) in sets.items():
+    for name, (folder, examples) in given_sets(config).items():
         task = {"work": "profile", "data": name, "folder": folder, "examples": examples}
         found[name] = in_a_process(__file__, task, config.threads)
     rows = [[kind, *(f"{shares[kind]:.0%}" for shares in found.values())] for kind in next(iter(found.values()))]

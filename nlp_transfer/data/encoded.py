@@ -79,8 +79,15 @@ class Batch:
         return Batch(inputs, self.labels[start:stop], self.rows[start:stop])
 
     def to(self, device: torch.device) -> Batch:
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
+        """To a GPU through pinned memory, so that the copy does not wait for what is computed there."""
+        inputs = {name: moved(tensor, device) for name, tensor in self.inputs.items()}
+        return Batch(inputs, moved(self.labels, device), self.rows)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

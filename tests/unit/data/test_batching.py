@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nlp_transfer.data.batching import BatchPlan, Step, inference_batches
-from nlp_transfer.data.encoded import EncodedSplit, Padding, Row, pack
+from nlp_transfer.data.encoded import Batch, EncodedSplit, Padding, Row, pack
 from nlp_transfer.labels import IGNORE_INDEX
 
 NUM_ROWS = 1003
@@ -232,3 +232,25 @@ def test_an_empty_batch_has_no_target_and_the_form_of_the_others(labels, token_l
     assert empty.labels.shape == other.labels.shape
     assert empty.labels.dtype == other.labels.dtype
     assert all(torch.equal(empty.inputs[name], other.inputs[name]) for name in other.inputs)
+
+
+def test_a_batch_goes_to_a_gpu_through_pinned_memory_without_waiting(monkeypatch):
+    """There need not be a GPU: what torch is asked for is looked at."""
+    copies = []
+
+    def to(tensor, device, *, non_blocking):
+        copies.append((tensor.is_marked, str(device), non_blocking))
+        return tensor
+
+    def pinned(tensor):
+        copied = tensor.clone()
+        copied.is_marked = True
+        return copied
+
+    batch = Batch({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)}, torch.zeros(2), (0, 1))
+    monkeypatch.setattr(torch.Tensor, "is_marked", False, raising=False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch.to(torch.device("cuda"))
+    batch.to(torch.device("cpu"))
+    assert copies == [(True, "cuda", True)] * 3 + [(False, "cpu", True)] * 3
