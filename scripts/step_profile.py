@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -10,16 +11,16 @@ from typing import Any
 
 KINDS = {
     "products of weights and adapters": r"mm|addmm_?",
-    "attention": r"bmm|baddbmm|.*softmax.*|.*dot_product.*|.*attention.*",
+    "attention": r"bmm|baddbmm|_softmax(_backward_data)?|.*dot_product.*|.*attention.*",
     "activation": r".*gelu.*|.*tanh.*|.*relu.*",
     "layer norm": r".*layer_norm.*",
-    "dropout": r"random_|ge|.*dropout.*|.*bernoulli.*",
-    "leaving out padding": r"index_select|index_copy_",
+    "drawing dropout": r"random_|ge|.*dropout.*|.*bernoulli.*",
+    "embeddings, leaving out padding": r"index_select|index_copy_",
     "optimizer, norm of the gradient": r".*adamw.*|linalg_vector_norm|_foreach.*",
     "sums, products by element, copies": r"add_?|mul_?|copy_|sum|div_?",
 }
 """Of each kind, the names of torch's operators; the first that fits counts."""
-EVERYTHING_ELSE = "everything else: Python, memory, views"
+EVERYTHING_ELSE = "everything else: Python, waiting, memory, small operators"
 WARM_UP, STEPS = 3, 16
 
 
@@ -32,10 +33,12 @@ def step_profile(steps: Iterator[Any]) -> dict[str, float]:
     list(islice(steps, WARM_UP))
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
         start = time.perf_counter()
-        list(islice(steps, STEPS))
+        done = len(list(islice(steps, STEPS)))
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
+    if done < STEPS:
+        sys.exit(f"error: {WARM_UP + STEPS} steps are needed; pass more examples")
     shares = dict.fromkeys(KINDS, 0.0)
     for event in seen.key_averages():
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total

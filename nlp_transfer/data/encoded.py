@@ -79,15 +79,14 @@ class Batch:
         return Batch(inputs, self.labels[start:stop], self.rows[start:stop])
 
     def to(self, device: torch.device) -> Batch:
-        """To a GPU through pinned memory, so that the copy does not wait for what is computed there."""
         inputs = {name: moved(tensor, device) for name, tensor in self.inputs.items()}
         return Batch(inputs, moved(self.labels, device), self.rows)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    """To a GPU through pinned memory, so that the copy does not wait for what is computed there."""
+    pins = device.type == "cuda" and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if pins else tensor).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,30 +77,28 @@ class Draws:
     gets what it would have got in the whole. Dropout inside a fused attention kernel (SDPA on a GPU) cannot be reached:
     there it draws anew.
 
-    Every layer that drops calls ``torch.nn.functional.dropout``, which ours takes the place of. (A TorchFunctionMode
-    finds it too, at the price of a call in Python for everything else that torch does.)
+    The layers of transformers and PEFT look ``torch.nn.functional.dropout`` up when they drop, and ours stands there
+    meanwhile; what holds torch's own from before keeps it. (A TorchFunctionMode finds that, too, at the price of a call
+    in Python for everything that torch does.)
     """
-
-    entered = 0
-    """How many there are, in all threads."""
 
     def __init__(self, part: Part | None) -> None:
         self.part = part
         self._before: Draws | None = None
 
     def __enter__(self) -> Draws:
-        self._before = CURRENT.get()
-        CURRENT.set(self)
-        count_entered(1)
+        self._before = current()
+        THREAD.draws = self
+        SWAP.enter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        count_entered(-1)
-        CURRENT.set(self._before)
+        SWAP.leave()
+        THREAD.draws = self._before
 
     def dropout(self, input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:  # noqa: A002
         if not training or not 0 < p < 1:
-            return TORCH_DROPOUT(input, p, training, inplace)
+            return SWAP.before(input, p, training, inplace)
         draw = draw_bits if input.device.type == "cpu" else draw_as_torch
         place = self.part.place_in(input.shape) if self.part is not None else None
         if place is None:
@@ -111,37 +108,54 @@ class Draws:
         return input * drawn.clone()  # the backward pass holds this, and not the draw for all rows
 
 
-CURRENT: ContextVar[Draws | None] = ContextVar("CURRENT", default=None)
-COUNTING = threading.Lock()
-TORCH_DROPOUT = F.dropout
+class Swap:
+    """``torch.nn.functional.dropout``, and who needs ours in its place."""
+
+    def __init__(self) -> None:
+        self.before = F.dropout
+        """What stood there when the first thread came; the last one puts it back."""
+        self._entered = 0
+        self._counting = threading.Lock()
+
+    def enter(self) -> None:
+        with self._counting:
+            if self._entered == 0:
+                self.before, F.dropout = F.dropout, dropout
+            self._entered += 1
+
+    def leave(self) -> None:
+        with self._counting:
+            self._entered -= 1
+            if self._entered == 0 and F.dropout is dropout:
+                F.dropout = self.before
+
+
+SWAP = Swap()
+THREAD = threading.local()
+
+
+def current() -> Draws | None:
+    """What this thread is within."""
+    return getattr(THREAD, "draws", None)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-    """Torch's own in threads that are within no ``Draws``."""
-    current = CURRENT.get()
-    if current is None:
-        return TORCH_DROPOUT(input, p, training, inplace)
-    return current.dropout(input, p, training, inplace)
-
-
-def count_entered(more: int) -> None:
-    """Torch has its own again when the last thread is out."""
-    with COUNTING:
-        Draws.entered += more
-        F.dropout = dropout if Draws.entered else TORCH_DROPOUT
+    """What was there before, in threads that are within no ``Draws``."""
+    draws = current()
+    return (SWAP.before if draws is None else draws.dropout)(input, p, training, inplace)
 
 
 def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around what gradient checkpointing computes, and computes again: the latter happens within ``backward``, on a GPU
     in a thread of torch's.
     """
-    current = CURRENT.get()
-    return nullcontext(), nullcontext() if current is None else Draws(current.part)
+    draws = current()
+    return nullcontext(), nullcontext() if draws is None else Draws(draws.part)
 
 
 def draw_as_torch(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
     """What a whole micro-batch is multiplied with by torch's own dropout on a GPU."""
-    drawn: Tensor = TORCH_DROPOUT(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
+    drawn: Tensor = SWAP.before(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
     return drawn
 
 

@@ -28,8 +28,8 @@ from nlp_transfer.training.watchdog import naming_the_lost
 INFERENCE_BATCH_TOKENS = 4096
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What starting a pass costs, in tokens: measured on a CPU; a GPU computes as many in the time."""
-PADDING = 0.25
-"""What a position of padding costs, in tokens, where it is computed in attention alone: measured on a CPU."""
+PADDING = {"cpu": 0.25}
+"""What a position of padding costs, in tokens, where it is computed in attention alone; on a GPU, a whole one."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,10 @@ def predict_split(
 
 def batches_of(lengths: IntArray, *, padded: bool = True) -> list[Indices]:
     """The rows of each forward pass where nothing is trained."""
-    pass_tokens = PASS_TOKENS.get(processes().device.type, PASS_TOKENS["cuda"])
+    device = processes().device.type
+    pass_tokens = PASS_TOKENS.get(device, PASS_TOKENS["cuda"])
     if not padded:
-        pass_tokens = round(pass_tokens / PADDING)
+        pass_tokens = round(pass_tokens / PADDING.get(device, 1))
     return inference_batches(lengths, INFERENCE_BATCH_TOKENS, pass_tokens)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlp_transfer.data.encoded import Batch, EncodedSplit
+from nlp_transfer.data.encoded import Batch, EncodedSplit, moved
 from nlp_transfer.reporting.progress import progress_bar, say
 from nlp_transfer.training.evaluate import batches_of
 from nlp_transfer.training.hidden_states import HiddenStates, room_for
@@ -34,7 +34,7 @@ class FrozenPart:
         """Within, a pass of ``batch`` leaves the trunk out."""
         if self.states is None:
             return nullcontext()
-        hidden = self.states.batch(batch.rows, batch.width).to(batch.labels.device)
+        hidden = moved(self.states.batch(batch.rows, batch.width), batch.labels.device)
         return self.trunk.replaced(Made(hidden, self.states.rest))
 
 

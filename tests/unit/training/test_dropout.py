@@ -85,5 +85,33 @@ def test_one_within_another_leaves_the_outer_one_in_its_place():
     with Draws(PART) as outer:
         with Draws(None):
             pass
-        assert dropout.CURRENT.get() is outer
-    assert dropout.CURRENT.get() is None
+        assert dropout.current() is outer
+    assert dropout.current() is None
+
+
+def test_what_somebody_else_has_put_in_torchs_place_stands_there_again(monkeypatch):
+    def other(values, *_):
+        return values * 7
+
+    monkeypatch.setattr(F, "dropout", other)
+    with Draws(None), ThreadPoolExecutor() as pool:
+        assert pool.submit(F.dropout, torch.ones(1)).result() == 7
+    assert F.dropout is other
+    with Draws(None):
+        monkeypatch.setattr(F, "dropout", other)
+    assert F.dropout is other
+
+
+def test_what_checkpointing_computes_again_draws_as_before_in_whatever_thread():
+    def again(context):
+        with context:
+            torch.manual_seed(0)
+            return F.dropout(torch.ones(PART.rows.size, WIDTH, HIDDEN), 0.3), dropout.current()
+
+    with Draws(PART):
+        _, context = dropout.contexts_of_checkpoint()
+    with ThreadPoolExecutor(1) as pool:
+        found, draws = pool.submit(again, context).result()
+        assert draws.part is PART
+        assert pool.submit(dropout.current).result() is None
+    assert torch.equal(found, dropped_out(torch.ones(PART.rows.size, WIDTH, HIDDEN), 0.3, PART))
