@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,9 @@ PREFIX = "base_model.model."
 """Of every name in an adapter's file: PEFT's own wrapping."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 FLOATS = ("F32", "F16", "BF16")
+FEW = reprlib.Repr()
+"""Of a list of millions, the first ones: writing them all takes half a second."""
+FEW.maxlist = FEW.maxtuple = FEW.maxdict = FEW.maxstring = FEW.maxother = FEW.maxlong = 200
 COUNTERS = ("I64", "I32")
 """Of positions, as older checkpoints hold them beside their weights."""
 Shapes = dict[str, tuple[int, ...]]
@@ -261,5 +265,5 @@ def refuse_not_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def shortened(value: Any) -> str:
-    text = repr(value) if not isinstance(value, float) or math.isfinite(value) else "not finite"
+    text = FEW.repr(value) if not isinstance(value, float) or math.isfinite(value) else "not finite"
     return text if len(text) <= 60 else f"{text[:60]}…"

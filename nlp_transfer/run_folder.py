@@ -58,6 +58,7 @@ from nlp_transfer.training.log import (
     refuse_finished,
     staged,
 )
+from nlp_transfer.training.precision import precision_name
 from nlp_transfer.training.processes import processes
 
 NUM_WRONG_SHOWN = 8
@@ -170,7 +171,6 @@ def write_report(
     size = sum(path.stat().st_size for path in (run_dir / "model").iterdir()) / 2**20
     plan, skipped = summary["plan"], summary["steps_skipped"]
     scores = markdown_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.metrics.items()])
-    wrong = [record for record in records if not record["correct"]]
     sections = [
         f"# {run_dir.name}",
         f"Scores on the {evaluation.part} part ({len(evaluation.examples):,} examples):",
@@ -179,19 +179,17 @@ def write_report(
         "## Labels",
         label_table(evaluation.score.per_label),
         "![Confusion matrix](confusion.png)",
-        f"## Errors\n\n{len(wrong):,} of {len(records):,} examples are not entirely right. The first of them "
-        f"(all are in `{PREDICTIONS_FILE}`):",
-        "\n".join(show_error(record) for record in wrong[:NUM_WRONG_SHOWN]),
+        f"## Errors\n\n{errors(records)}",
         "## The data",
         "\n".join(f"- {line}" for line in json.loads((run_dir / DATA_FILE).read_text("utf-8"))["notes"]),
         "## How it was made",
         f"- Checkpoint `{model.origin.name}`, revision {model.origin.revision or 'none (local)'}, weights sha256 "
         f"`{model.origin.weights_sha256[:12]}…`\n- Adapter `{model.adapter}`: {trainable:,} of {total:,} weights "
         f"trained, {size:.1f} MiB saved\n- {plan['num_epochs']} epochs planned, peak learning rate "
-        f"{plan['learning_rate']:.1e}, {plan['mixed_precision']} precision, {plan['padding_share']:.1%} padding, "
-        f"{plan['examples_cut']:,} training examples cut\n- {summary['steps']:,} steps"
-        f"{f' ({skipped:,} changed no weight)' if skipped else ''} in {summary['seconds']:,.0f} s on "
-        f"{summary['machine']}",
+        f"{plan['learning_rate']:.1e}, {precision_name(plan['mixed_precision'])} precision, "
+        f"{plan['padding_share']:.1%} padding, {plan['examples_cut']:,} training examples cut\n"
+        f"- {summary['steps']:,} steps{f' ({skipped:,} changed no weight)' if skipped else ''} in "
+        f"{summary['seconds']:,.0f} s on {summary['machine']}",
         f"```\n{summary['command']}\n```",
     ]
     return "\n\n".join(sections) + "\n"
@@ -206,6 +204,14 @@ def label_table(rows: Iterable[LabelScore]) -> str:
     return "Weakest first; what does not occur in this part comes last.\n\n" + markdown_table(
         ["label", "precision", "recall", "F1", "support"], cells
     )
+
+
+def errors(records: Sequence[Mapping[str, Any]]) -> str:
+    wrong = [record for record in records if not record["correct"]]
+    if not wrong:
+        return f"None: all {len(records):,} examples are right."
+    head = f"{len(wrong):,} of {len(records):,} examples are not entirely right. The first of them"
+    return f"{head} (all are in `{PREDICTIONS_FILE}`):\n\n" + "\n".join(map(show_error, wrong[:NUM_WRONG_SHOWN]))
 
 
 def show_error(record: Mapping[str, Any]) -> str:

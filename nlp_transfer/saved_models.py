@@ -75,7 +75,9 @@ def model_folder(folder: Path) -> Path:
         folder = folder / "model"
     for run_dir in (folder, folder.parent):
         if (run_dir / LOG_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
-            raise ArtifactError(f"{run_dir} is an unfinished run: it has saved no model yet. Its command goes on.")
+            raise ArtifactError(
+                f"{run_dir} is an unfinished run: it has saved no model yet. The same command goes on from there."
+            )
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ArtifactError(f"{folder} {what}. Name the 'model' folder of a run.")

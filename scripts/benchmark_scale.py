@@ -24,7 +24,19 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import tyro
-from measured import PROJECT, command_line, committed, fill, in_a_process, machine, peak_mib, spread
+from measured import (
+    PROJECT,
+    command_line,
+    committed,
+    fill,
+    in_a_process,
+    machine,
+    missing,
+    not_positive,
+    peak_mib,
+    refuse,
+    spread,
+)
 
 PAGE = PROJECT / "docs" / "performance.md"
 WARM_UP, BATCH_SIZE = 3, 32
@@ -52,6 +64,7 @@ def main() -> None:
         print(json.dumps(work(**json.loads(sys.argv[2]))))
         return
     config = tyro.cli(Config, description=__doc__)
+    refuse(missing([config.file]) or not_positive(config, "sizes", "steps", "threads", "rounds"))
     commit = committed() if config.write else "not recorded"
     found: dict[int, list[Figures]] = {size: [] for size in config.sizes}
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +116,9 @@ def work(folder: str, size: int, label: str, steps: int, seed: int) -> Figures:
     )
     start = time.perf_counter()
     splits = nt.read_text_classification(data, seed=0)
-    reading, task = time.perf_counter() - start, nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    reading = time.perf_counter() - start
+    unseen = nt.TextClassificationConfig(on_unseen_label="keep")  # the smallest sets may lack some
+    task = nt.TextClassification.for_splits(splits, unseen)
     model = nt.load_sequence_classifier(nt.default_checkpoint(), task.labels, seed=0)
     model = nt.add_adapter(model, "lora", nt.LoraConfig(rank=16), seed=0)
     epochs = -(-(WARM_UP + steps) * BATCH_SIZE // len(splits.train)) + 1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from measured import PROJECT, command_line, committed, fill, machine, spread
+from measured import PROJECT, command_line, committed, fill, machine, missing, not_positive, refuse, spread
 
 PAGE = PROJECT / "docs" / "performance.md"
 IMPORTS = "import torch; from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel"
@@ -30,7 +30,8 @@ POLL = 0.01
 class Config:
     train: Path
     """Labelled file for text classification."""
-    label_column: str = "label"
+    label_column: str | None = None
+    """Where its name does not say so."""
     rounds: int = 5
     threads: int = os.cpu_count() or 1
     write: bool = False
@@ -41,6 +42,7 @@ def main() -> None:
     from nlp_transfer.reporting.tables import markdown_table
 
     config = tyro.cli(Config, description=__doc__)
+    refuse(missing([config.train]) or not_positive(config, "rounds", "threads"))
     commit = committed() if config.write else "not recorded"
     first_step(config)  # reads and tokenizes
     imports, steps = [], []
@@ -70,16 +72,21 @@ def seconds_of_imports(config: Config) -> float:
 
 def first_step(config: Config) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        words = ["text_classification", "--train", str(config.train), "--label-column", config.label_column]
-        command = [sys.executable, "-m", "nlp_transfer", "run", *words, "--run-dir", f"{folder}/run"]
+        words = ["text_classification", "--train", str(config.train), "--run-dir", f"{folder}/run"]
+        column = ["--label-column", config.label_column] if config.label_column else []
+        command = [sys.executable, "-m", "nlp_transfer", "run", *words, *column]
         times = Path(folder, "run", "times.jsonl")
         start = time.perf_counter()
-        with subprocess.Popen(command, env=variables(config), stderr=subprocess.DEVNULL) as running:
+        with (
+            open(f"{folder}/stderr", "w+", encoding="utf-8") as said,
+            subprocess.Popen(command, env=variables(config), stderr=said) as running,
+        ):
             while not (times.is_file() and times.stat().st_size) and running.poll() is None:
                 time.sleep(POLL)
             seconds = time.perf_counter() - start
             if running.poll() is not None:
-                sys.exit(f"error: `{' '.join(command)}` ended with {running.returncode} before its first step.")
+                said.seek(0)
+                sys.exit(f"{said.read()}error: `{' '.join(command)}` made no step.")
             running.terminate()
     return seconds
 

@@ -38,8 +38,20 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from measured import PROJECT, command_line, committed, fill, in_a_process, machine, peak_mib, spread
-from step_profile import step_profile
+from measured import (
+    PROJECT,
+    command_line,
+    committed,
+    fill,
+    in_a_process,
+    machine,
+    missing,
+    not_positive,
+    peak_mib,
+    refuse,
+    spread,
+)
+from step_profile import NUM_STEPS, step_profile
 
 PAGE = PROJECT / "docs" / "performance.md"
 OURS = "nlp-transfer"
@@ -54,6 +66,8 @@ FROZEN: dict[str, dict[str, Any]] = {
     "LoRA on the top two layers": {"kind": "lora", "top_layers": 2},
 }
 FROZEN_EPOCHS = 10
+BANKING77_FILES = "train.csv", "test.csv"
+WNUT17_FILES = "wnut17train.conll", "emerging.test.annotated"
 LEARNING_RATE, BATCH_SIZE, RANK, MAX_TOKENS = 1e-3, 32, 16, 512
 
 
@@ -66,11 +80,13 @@ class Config:
     banking77_examples: int = 3200
     """Of the training part, in an epoch."""
     wnut17_examples: int = 1600
+    """The same."""
     frozen: int = 0
     """Examples of Banking77 with which frozen layers are measured, in place of the above; 0 for the above."""
     profile: bool = False
     """Measure where the time of our steps goes, in place of the above."""
     rounds: int = 5
+    """Each measures all variants once."""
     threads: int = os.cpu_count() or 1
     write: bool = False
     """Put the tables into docs/performance.md."""
@@ -82,10 +98,7 @@ def main() -> None:
         print(json.dumps(WORK[task.pop("work")](**task)))
         return
     config = tyro.cli(Config, description=__doc__)
-    if not given_sets(config):
-        sys.exit("error: pass --banking77, --wnut17 or both")
-    if config.frozen and config.banking77 is None:
-        sys.exit("error: --frozen needs --banking77")
+    refuse(problem(config))
     commit = committed() if config.write else "not recorded"
     if config.profile:
         mark, rounds, sections = "benchmark_profile", "", [profile_table(config)]
@@ -97,6 +110,23 @@ def main() -> None:
     print(body)
     if config.write:
         fill(PAGE, mark, body)
+
+
+def problem(config: Config) -> str | None:
+    """With what was asked for."""
+    if not given_sets(config):
+        return "pass --banking77, --wnut17 or both"
+    if config.frozen and config.profile:
+        return "--frozen and --profile are measured one at a time"
+    if config.frozen and config.banking77 is None:
+        return "--frozen needs --banking77"
+    least = NUM_STEPS * BATCH_SIZE if config.profile else 1
+    if (fewest := min(config.banking77_examples, config.wnut17_examples)) < least:
+        return f"--banking77-examples and --wnut17-examples must be at least {least}, got {fewest}"
+    given = [(config.banking77, BANKING77_FILES), (config.wnut17, WNUT17_FILES)]
+    files = [folder / name for folder, names in given if folder is not None for name in names]
+    found: str | None = missing(files) or not_positive(config, "rounds", "threads")
+    return found
 
 
 def sections_of_sets(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,28 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def refuse(problem: str | None) -> None:
+    """A wrong argument ends the script before anything is measured."""
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
+def missing(files: Iterable[Path]) -> str | None:
+    """Of the first file that is not there."""
+    return next((f"no such file: {file}" for file in files if not file.is_file()), None)
+
+
+def not_positive(config: Any, *names: str) -> str | None:
+    """Of the first of these numbers that is below 1."""
+    wrong = ((name, value) for name in names for value in numbers(getattr(config, name)) if value < 1)
+    return next((f"--{name.replace('_', '-')} must be at least 1, got {value}" for name, value in wrong), None)
+
+
+def numbers(value: int | Sequence[int]) -> Sequence[int]:
+    return [value] if isinstance(value, int) else value
+
+
 def peak_mib() -> float:
     """The most that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -75,6 +97,9 @@ def in_a_process(script: str, task: dict[str, Any], threads: int, **variables: s
     """What ``script --work task`` prints, as JSON in its last line."""
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false"}
     words = [sys.executable, script, "--work", json.dumps(task)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **own, **variables})
+    env = {**os.environ, **own, **variables}
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=env, check=False)
+    if done.returncode:
+        sys.exit(f"error: {Path(script).name} could not measure {task}; its process says why above.")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

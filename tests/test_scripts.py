@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,21 @@ def test_code_that_is_not_committed_is_not_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(measured, "PROJECT", tmp_path)
     with pytest.raises(SystemExit, match="commit first"):
         measured.committed()
+
+
+def test_a_wrong_argument_ends_a_benchmark_before_it_begins(tmp_path, capsys):
+    here = tmp_path / "here.csv"
+    here.write_text("")
+    config = argparse.Namespace(rounds=1, sizes=(3, 0))
+    assert measured.missing([here, tmp_path]) == f"no such file: {tmp_path}"
+    assert measured.missing([here]) is None
+    assert measured.not_positive(config, "rounds") is None
+    assert measured.not_positive(config, "rounds", "sizes") == "--sizes must be at least 1, got 0"
+    measured.refuse(None)
+    with pytest.raises(SystemExit) as refused:
+        measured.refuse("no")
+    assert refused.value.code == 2
+    assert capsys.readouterr().err == "error: no\n"
 
 
 def test_ratings_become_labels_and_neutral_texts_are_left_out(monkeypatch, tmp_path):

@@ -114,5 +114,5 @@ def adapter_settings(model: Model) -> dict[str, Any]:
         "dropout": config.lora_dropout,
         "use_rslora": config.use_rslora,
         "use_dora": config.use_dora,
-        "init": str(config.init_lora_weights),
+        "init": next((name for name, own in PEFT_INIT.items() if own == config.init_lora_weights), "another"),
     }

@@ -20,6 +20,7 @@ from nlp_transfer.labels import says_nothing
 from nlp_transfer.manifest import Manifest
 from nlp_transfer.reporting.tables import markdown_table
 from nlp_transfer.tasks.ner import Ner
+from nlp_transfer.training.precision import precision_name
 
 PIPELINE = {"text_classification": "text-classification", "ner": "token-classification"}
 HUB_METRICS = {
@@ -242,7 +243,7 @@ def making(card: Card) -> list[str]:
     settings = ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in run["adapter"].items() if value is not False
     )
-    precision = {"no": "fp32"}.get(plan["mixed_precision"], plan["mixed_precision"])
+    precision = precision_name(plan["mixed_precision"])
     weights, adapted = run["weights"], f" (LoRA: {settings})" if settings else ""
     lines = [
         f"- Trained {weights['trained']:,} of {weights['all']:,} weights{adapted}",

@@ -39,9 +39,11 @@ def dry_run(model: Model, task: Task[E, P], *, train: Sequence[E], config: Train
     share = batches.computed_tokens(widest) / sum(map(batches.computed_tokens, steps))
     expected = seconds / share * run.plan.num_epochs
     memory = peak_memory()
+    anew = "" if run.state.frozen is None else ", frozen layers computed in every epoch"
     say(
-        f"One step of {sum(map(len, widest.micro_batches))} examples took {seconds:.2f} s; training would take about "
-        f"{expected / 60:.1f} minutes (validation not included) and {memory:.1f} GiB of memory. Nothing was written."
+        f"The widest step, of {sum(map(len, widest.micro_batches))} examples, took {seconds:.2f} s; training would "
+        f"take about {expected / 60:.1f} minutes (validation not included{anew}) and {memory:.1f} GiB of memory. "
+        "Nothing was written."
     )
     return {
         "trainable_parameters": float(count_parameters(model.network)[0]),

@@ -6,7 +6,7 @@ from nlp_transfer.adapters.lora import adapter_settings
 from nlp_transfer.adapters.one_product import is_one_product
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.training.config import TrainingConfig
-from nlp_transfer.training.precision import runs_bf16
+from nlp_transfer.training.precision import precision_name, runs_bf16
 from nlp_transfer.training.prepare import Run, why_not_kept
 from nlp_transfer.training.unpadded import attention_name
 
@@ -26,7 +26,7 @@ def explanations(run: Run, config: TrainingConfig) -> list[str]:
 
 
 def precision(run: Run, config: TrainingConfig) -> str:
-    chosen = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
+    chosen = precision_name(run.accelerator.mixed_precision)
     if config.mixed_precision != "auto":
         return f"Precision: {chosen}, as asked for."
     device = run.accelerator.device

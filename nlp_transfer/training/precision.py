@@ -66,6 +66,11 @@ def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:
     return wanted
 
 
+def precision_name(mixed_precision: str) -> str:
+    """accelerate says "no" where nothing is mixed."""
+    return "fp32" if mixed_precision == "no" else mixed_precision
+
+
 def runs_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

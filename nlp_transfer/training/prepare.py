@@ -27,7 +27,7 @@ from nlp_transfer.training.evaluate import say_cut
 from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, fill, room_to_keep
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.parallel import is_sharded, shard
-from nlp_transfer.training.precision import make_accelerator
+from nlp_transfer.training.precision import make_accelerator, precision_name
 from nlp_transfer.training.state import Progress, TrainState
 from nlp_transfer.training.tracking import refuse_missing_trackers
 from nlp_transfer.training.trunk import find_trunk
@@ -165,7 +165,7 @@ def describe(run: Run, task: Task[Any, Any]) -> None:
     say(
         f"Training {trainable:,} of {total:,} weights ({model.adapter}) for {counted(plan.num_epochs, 'epoch')}, "
         f"{plan.num_steps:,} steps, peak learning rate {plan.learning_rate:.1e}, "
-        f"{'fp32' if precision == 'no' else precision} precision, {padding}."
+        f"{precision_name(precision)} precision, {padding}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -41,6 +42,16 @@ def check_run_folder(run_dir: Path) -> None:
     losses = losses_of(run_dir)
     assert losses[-1] < losses[0] / 2
     assert not list(run_dir.glob(".*"))
+    report = (run_dir / "report.md").read_text()
+    records = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
+    wrong = sum(not record["correct"] for record in records)
+    expected = (
+        f"{wrong} of {len(records)} examples are not" if wrong else f"None: all {len(records)} examples are right."
+    )
+    assert f"## Errors\n\n{expected}" in report
+    assert re.search("(fp32|bf16|fp16) precision, ", report)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["adapter"].get("init", "default") == "default"
 
 
 @pytest.mark.parametrize("adapter", ["lora", "none"])
