@@ -8,11 +8,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # files are hashed where nothing else needs torch, as when one is refused
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 PACKAGE = Path(__file__).parent
 PROBES = (
@@ -34,6 +34,8 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 def hash_tensors(state: Mapping[str, Tensor]) -> str:
     """Over name, type, shape and bytes of every tensor, in the order of their names."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,16 +1,17 @@
 """How fast is training, beside the usual trainer on the same machine, in one run?
 
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
+    python scripts/benchmark_training.py --wnut17 DIR --epochs 3 --rounds 3 --write
     python scripts/benchmark_training.py --banking77 DIR --frozen 400 --rounds 5 --write
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --profile --write
 
-Each variant trains the same examples for one epoch in a process of its own, one after the other, each round in another
-order, so that a slow spell of the machine meets all of them. Timed are the steps alone, not what comes before the
-first; tokens are those of the texts, without padding. The variants are nlp-transfer with nothing set, and HF Trainer +
-PEFT: as it comes (fp32, LoRA dropout 0.1, batches in random order), with bf16, and at its best (no LoRA dropout,
-grouped by length, on a CPU with eager attention, which is faster there; fp32 and bf16). bf16 is left out where the
-processor does not multiply in it. Rank 16 on all linear layers, 32 examples a step, one learning rate for all. Memory
-is the most that the process held by the end of training.
+Each variant trains the same examples for as many epochs in a process of its own, one after the other, each round in
+another order, so that a slow spell of the machine meets all of them. Timed are the steps alone, not what comes before
+the first; tokens are those of the texts, without padding. The variants are nlp-transfer with nothing set, and HF
+Trainer + PEFT: as it comes (fp32, LoRA dropout 0.1, batches in random order), with bf16, and at its best (no LoRA
+dropout, grouped by length, on a CPU with eager attention, which is faster there; fp32 and bf16). bf16 is left out where
+the processor does not multiply in it. Rank 16 on all linear layers, 32 examples a step, one learning rate for all.
+Memory is the most that the process held by the end of training.
 
 With ``--frozen`` it is measured what is saved where the lowest layers are frozen: the head alone, and LoRA on the
 top two layers, ten epochs with validation, with what the frozen layers make kept and computed in every epoch.
@@ -53,6 +54,8 @@ from measured import (
 )
 from step_profile import NUM_STEPS, step_profile
 
+from nlp_transfer.errors import counted
+
 PAGE = PROJECT / "docs" / "performance.md"
 OURS = "nlp-transfer"
 PEERS: dict[str, dict[str, Any]] = {
@@ -81,6 +84,8 @@ class Config:
     """Of the training part, in an epoch."""
     wnut17_examples: int = 1600
     """The same."""
+    epochs: int = 1
+    """Each over all of these examples."""
     frozen: int = 0
     """Examples of Banking77 with which frozen layers are measured, in place of the above; 0 for the above."""
     profile: bool = False
@@ -125,15 +130,19 @@ def problem(config: Config) -> str | None:
         return f"--banking77-examples and --wnut17-examples must be at least {least}, got {fewest}"
     given = [(config.banking77, BANKING77_FILES), (config.wnut17, WNUT17_FILES)]
     files = [folder / name for folder, names in given if folder is not None for name in names]
-    found: str | None = missing(files) or not_positive(config, "rounds", "threads")
+    found: str | None = missing(files) or not_positive(config, "rounds", "threads", "epochs")
     return found
 
 
 def sections_of_sets(config: Config) -> list[str]:
     return [
-        f"{name}, {examples:,} examples:\n\n{table(measure(name, folder, examples, config))}"
+        f"{name}, {size(examples, config.epochs)}:\n\n{table(measure(name, folder, examples, config))}"
         for name, (folder, examples) in given_sets(config).items()
     ]
+
+
+def size(examples: int, epochs: int) -> str:
+    return f"{counted(examples, 'example')}, {counted(epochs, 'epoch')}"
 
 
 def given_sets(config: Config) -> dict[str, tuple[str, int]]:
@@ -147,7 +156,7 @@ def given_sets(config: Config) -> dict[str, tuple[str, int]]:
 
 def frozen_section(config: Config) -> list[str]:
     found = measure_frozen(str(config.banking77), config)
-    return [f"Banking77, {config.frozen:,} examples, {FROZEN_EPOCHS} epochs:\n\n{frozen_table(found)}"]
+    return [f"Banking77, {size(config.frozen, FROZEN_EPOCHS)}:\n\n{frozen_table(found)}"]
 
 
 def measure(name: str, folder: str, examples: int, config: Config) -> dict[str, list[dict[str, float]]]:
@@ -160,8 +169,9 @@ def measure(name: str, folder: str, examples: int, config: Config) -> dict[str, 
     for round_ in range(config.rounds):
         for variant in random.Random(round_).sample(variants, len(variants)):
             results = found[variant]
-            task = {"data": name, "folder": folder, "variant": variant, "seed": round_, "examples": examples}
-            results.append(in_a_process(__file__, {"work": "train", **task}, config.threads))
+            task = {"data": name, "folder": folder, "examples": examples, "epochs": config.epochs}
+            task |= {"work": "train", "variant": variant, "seed": round_}
+            results.append(in_a_process(__file__, task, config.threads))
             print(f"{name}, round {round_ + 1}, {variant}: {results[-1]}", file=sys.stderr)
     return found
 
@@ -222,7 +232,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         "share of the peak: weights",
         "with adapters",
         "peak MiB",
-        "score after the epoch",
+        "score",
     ]
     return markdown_table(header, rows)
 
@@ -243,21 +253,21 @@ def profile_table(config: Config) -> str:
     return markdown_table(["", *found], rows)
 
 
-def work_train(data: str, folder: str, variant: str, seed: int, examples: int) -> dict[str, float]:
-    """In a process of its own: train one epoch, and score the test part."""
+def work_train(data: str, folder: str, examples: int, epochs: int, variant: str, seed: int) -> dict[str, float]:
+    """In a process of its own: train, and score the test part."""
     import torch
 
     task, train, test = read(data, folder, examples)
     product_seconds(512, (1024, 1024), torch.float32)  # the processor's threads are up before anything is timed
     run = train_ours if variant == OURS else train_theirs
     options = {} if variant == OURS else PEERS[variant]
-    result = run(task, train, test, seed, **options)
+    result = run(task, train, test, epochs, seed, **options)
     return {**result, "tokens_per_second": result["tokens"] / result["seconds"]}
 
 
 def work_profile(data: str, folder: str, examples: int) -> dict[str, float]:
     task, train, _ = read(data, folder, examples)
-    found: dict[str, float] = step_profile(our_steps(task, our_run(task, train, seed=0)))
+    found: dict[str, float] = step_profile(our_steps(task, our_run(task, train, epochs=1, seed=0)))
     return found
 
 
@@ -277,7 +287,7 @@ def read(data: str, folder: str, examples: int) -> tuple[Any, list[Any], list[An
     return task, train, list(splits.test)[:1000]
 
 
-def our_run(task: Any, train: list[Any], seed: int) -> Any:
+def our_run(task: Any, train: list[Any], epochs: int, seed: int) -> Any:
     import nlp_transfer as nt
     from nlp_transfer.training.prepare import prepare
 
@@ -285,7 +295,7 @@ def our_run(task: Any, train: list[Any], seed: int) -> Any:
     model = nt.add_adapter(
         load(nt.default_checkpoint(), task.labels, seed=seed), "lora", nt.LoraConfig(rank=RANK), seed=seed
     )
-    config = nt.TrainingConfig(num_epochs=1, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed)
+    config = nt.TrainingConfig(num_epochs=epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed)
     return prepare(model, task, train, config)
 
 
@@ -297,19 +307,19 @@ def our_steps(task: Any, run: Any) -> Iterator[Any]:
     return train_steps(run.accelerator, run.state, run.loading, task.loss_sum, run.plan, max_grad_norm)
 
 
-def train_ours(task: Any, train: list[Any], test: list[Any], seed: int) -> dict[str, float]:
+def train_ours(task: Any, train: list[Any], test: list[Any], epochs: int, seed: int) -> dict[str, float]:
     import nlp_transfer as nt
 
-    run = our_run(task, train, seed)
+    run = our_run(task, train, epochs, seed)
     start = time.perf_counter()
     for _ in our_steps(task, run):
         pass
     seconds, peak = time.perf_counter() - start, peak_mib()
     score = nt.evaluate(run.model, task, "test", test).metrics[task.metric_names[0]]
-    weights, products = ideal_seconds(run)
+    weights, products = (epochs * of_one for of_one in ideal_seconds(run))
     return {
         "seconds": seconds,
-        "tokens": int(run.split.lengths.sum()),
+        "tokens": epochs * int(run.split.lengths.sum()),
         "score": score,
         "share_of_peak": weights / seconds,
         "share_with_adapters": products / seconds,
@@ -411,7 +421,15 @@ def best_of(work: Callable[[], None]) -> float:
 
 
 def train_theirs(
-    task: Any, train: list[Any], test: list[Any], seed: int, *, bf16: bool, lora_dropout: float, grouped: bool
+    task: Any,
+    train: list[Any],
+    test: list[Any],
+    epochs: int,
+    seed: int,
+    *,
+    bf16: bool,
+    lora_dropout: float,
+    grouped: bool,
 ) -> dict[str, float]:
     import peft
     import torch
@@ -438,7 +456,7 @@ def train_theirs(
     with tempfile.TemporaryDirectory() as out:
         arguments = hf.TrainingArguments(
             output_dir=out,
-            num_train_epochs=1,
+            num_train_epochs=epochs,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=BATCH_SIZE,
             per_device_eval_batch_size=64,
@@ -464,7 +482,7 @@ def train_theirs(
     found = score(predicted.predictions, predicted.label_ids, test, task)["score"]
     return {
         "seconds": seconds,
-        "tokens": sum(map(len, parts[0]["input_ids"])),
+        "tokens": epochs * sum(map(len, parts[0]["input_ids"])),
         "score": found,
         "memory_mib": peak,
     }

@@ -15,6 +15,7 @@ from nlp_transfer.adapters.one_product import folded, use_one_product
 from nlp_transfer.adapters.targets import lora_targets
 from nlp_transfer.checkpoints import HeadKind, Model, quiet_transformers
 from nlp_transfer.errors import ConfigError, quoted
+from nlp_transfer.reporting.progress import say
 
 PEFT_INIT: dict[LoraInit, Any] = {
     "default": True,
@@ -35,6 +36,8 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
     """
     if kind not in get_args(AdapterKind):
         raise ConfigError(f"The adapter must be one of {quoted(get_args(AdapterKind))}, got {kind!r}.")
+    if kind != "lora" and lora != LoraConfig():
+        say(f"The settings of lora are not used, for the adapter is {kind}.")
     if kind == "none":
         return model
     config = peft_config(model, lora) if kind == "lora" else head_only_config(model)

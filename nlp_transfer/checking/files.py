@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nlp_transfer.checking.check import Check, check_parts
 from nlp_transfer.checking.config import CheckConfig
 from nlp_transfer.checking.findings import Parts
 from nlp_transfer.data.columns import HEADER_NAMES, TAGS_NAMES, WORDS_NAMES
@@ -23,6 +23,9 @@ from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS, read_table, snif
 from nlp_transfer.data.tags import TAGS_FILE
 from nlp_transfer.data.texts import LABEL_FILE
 from nlp_transfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlp_transfer.checking.check import Check
 
 PART_ORDERS = {1: ("train",), 2: ("train", "test"), 3: ("train", "validation", "test")}
 SHARE_OF_TAGS = 0.9
@@ -60,6 +63,8 @@ def check_files(files: Sequence[str], config: CheckConfig) -> Check:
             on_missing_label=config.on_missing_label,
         )
         parts = dict(read_text_parts(texts, notes, multi_label=config.multi_label))
+    from nlp_transfer.checking.check import check_parts  # seconds of imports, which a file that is refused can spare
+
     return check_parts(
         parts, notes, config.checkpoint, max_tokens=config.max_tokens, allow_leakage=config.allow_leakage
     )

@@ -55,12 +55,13 @@ def check(files: Positional[tuple[str, ...]], config: OmitArgPrefixes[CheckConfi
         files: Train; train and test; or train, validation and test. Or a folder with the parts.
         config: What is checked.
     """
-    from nlp_transfer.checking.check import described, write_check
     from nlp_transfer.checking.files import check_files
 
     if config.output.is_file():
         raise ConfigError(f"--output {config.output} is a file. Name a folder.")
     found = check_files(files, config)
+    from nlp_transfer.checking.check import described, write_check
+
     write_check(found, config.output)
     for line in (*found.notes, *(described(finding, most=2) for finding in found.findings)):
         print(line)

@@ -48,16 +48,19 @@ def say_of_this_process(line: str) -> None:
 class Bar:
     """Counts work and shows how it goes."""
 
-    def __init__(self, title: str, total: int | None, display: Progress | None) -> None:
+    def __init__(self, title: str, total: int | None, display: Progress | None, done: int = 0) -> None:
         self._title, self._total, self._display = title, total, display
-        self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
-        self._task = display.add_task(title, total=total, visible=False, status="") if display else None
+        self._done, self._before = done, done
+        self._start = self._last_line = time.monotonic()
+        self._task = None
+        if display:
+            self._task = display.add_task(title, total=total, completed=done, visible=False, status="")
 
     def advance(self, amount: int, status: str = "") -> None:
         """``amount`` more items are done; ``status`` is shown beside their rate."""
         self._done += amount
         now = time.monotonic()
-        rate = self._done / max(now - self._start, 1e-9)
+        rate = (self._done - self._before) / max(now - self._start, 1e-9)
         text = f"{rate:,.0f} examples/s {status}".strip()
         if self._display and self._task is not None:
             self._display.update(self._task, completed=self._done, status=text, visible=now - self._start > SHOWN_AFTER)
@@ -74,10 +77,12 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
-    """A bar over ``total`` items, None if unknown, on a terminal; a line now and then where there is no terminal."""
+def progress_bar(title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
+    """A bar over ``total`` items, None if unknown, on a terminal; a line now and then where there is no terminal.
+    ``done`` of them were done before.
+    """
     if not (console.is_terminal and is_main_process()):
-        yield Bar(title, total, None)
+        yield Bar(title, total, None, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -87,4 +92,4 @@ def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as display:
-        yield Bar(title, total, display)
+        yield Bar(title, total, display, done)

@@ -78,18 +78,23 @@ def fit(
             accelerator = run.accelerator
             log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
         refuse_different_weights(run.accelerator, run.network)
-        if rows_left(run) or not run.state.progress.is_validated:
+        if rows_done(run) < all_rows(run) or not run.state.progress.is_validated:
             fill_trunk(run, frozen)
         with trackers.running(run_dir, config):
             session.train_until_asked()
         return saving.best_model()
 
 
-def rows_left(run: Run) -> int:
-    progress, batches = run.state.progress, run.plan.batches
-    epochs = run.plan.num_epochs - progress.epoch
-    done = batches.steps(progress.epoch)[: progress.steps_in_epoch] if epochs else []
-    return epochs * len(run.split) - sum(len(rows) for step in done for rows in step.micro_batches)
+def all_rows(run: Run) -> int:
+    """Of all epochs together."""
+    return run.plan.num_epochs * len(run.split)
+
+
+def rows_done(run: Run) -> int:
+    """As many of them were trained before."""
+    progress = run.state.progress
+    steps = run.plan.batches.steps(progress.epoch)[: progress.steps_in_epoch] if progress.steps_in_epoch else []
+    return progress.epoch * len(run.split) + sum(len(rows) for step in steps for rows in step.micro_batches)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Session(Generic[E, P]):
     def train_until_asked(self) -> None:
         """Raises Interrupted, with a checkpoint written, when a signal has come to any process."""
         promise = "finishing this step, then a checkpoint is written."
-        with progress_bar("training", rows_left(self.run)) as bar, stop_when_asked(promise):
+        with progress_bar("training", all_rows(self.run), rows_done(self.run)) as bar, stop_when_asked(promise):
             try:
                 self.train(bar)
             except Interrupted as stopped:

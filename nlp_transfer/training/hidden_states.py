@@ -7,13 +7,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor
 
 from nlp_transfer.cache import cache_folder
 from nlp_transfer.data.encoded import EncodedSplit, Indices
 from nlp_transfer.reporting.progress import say
+from nlp_transfer.training.free_memory import free_memory
 
 MEMORY_SHARE = 0.25
 """Of the memory that is free, what hidden states may take before they go to the disk."""
@@ -46,7 +46,7 @@ def room_for(split: EncodedSplit, width: int, dtype: torch.dtype) -> Tensor | No
     """A tensor for the hidden states of a split, in memory or in a file; None where neither has room for it."""
     shape = (int(split.offsets[-1]), width)
     size = shape[0] * width * dtype.itemsize
-    if size <= MEMORY_SHARE * psutil.virtual_memory().available:
+    if size <= MEMORY_SHARE * free_memory():
         return torch.empty(shape, dtype=dtype)
     folder = cache_folder()
     try:

@@ -368,6 +368,16 @@ def test_gradient_checkpointing_is_refused_where_the_network_has_none(call, make
     assert (code, "gradient_checkpointing: mpnet" in err) == (2, True), err
 
 
+@pytest.mark.parametrize("adapter", ["head", "none"])
+def test_settings_of_lora_that_are_not_used_are_named(call, checkpoint, tsv, adapter):
+    args = ["run", "text_classification", "--train", tsv, "--checkpoint", checkpoint, "--dry-run", "--adapter", adapter]
+    unused = f"The settings of lora are not used, for the adapter is {adapter}."
+    code, _, err = call(*args, "--lora.rank", "4")
+    assert (code, unused in err) == (0, True), err
+    code, _, err = call(*args)
+    assert (code, unused in err) == (0, False), err
+
+
 def test_json_is_not_predicted_line_by_line(model, call, tmp_path):
     (tmp_path / "list.json").write_text('[\n {"text": "a great film"}\n]\n')
     code, out, err = call("predict", model, "--file", "list.json")

@@ -46,6 +46,15 @@ def test_elsewhere_lines_say_how_far_it_is(shown):
     assert "loss 0.123" in lines[0]
 
 
+def test_what_was_done_before_counts_but_not_in_the_rate(shown, monkeypatch):
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out = shown(terminal=False)
+    with progress.progress_bar("training", 1000, 800) as bar:
+        bar.advance(50)
+    assert out.getvalue() == "training: 850 of 1,000, 5 examples/s, 30 s left\n"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_other_processes_are_silent(shown, monkeypatch, terminal):
     monkeypatch.setenv("RANK", "1")
