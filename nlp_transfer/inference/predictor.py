@@ -136,10 +136,12 @@ class Predictor:
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
         for indices in batches_of(split.lengths, padded=unpadding is None):
-            inputs = split.batch(indices).to(processes().device).inputs
+            batch, device = split.batch(indices), processes().device
+            layout = unpadded(unpadding, batch.inputs, device)
+            inputs = batch.to(device).inputs
             mask = inputs[ATTENTION_MASK][..., None]
             with torch.no_grad():
-                hidden = encoder(**inputs, **unpadded(unpadding, inputs))[0] * mask
+                hidden = encoder(**inputs, **layout)[0] * mask
             rows = split.examples[list(indices)]
             np.add.at(sums, rows, hidden.sum(1).float().cpu().numpy())
             np.add.at(counts, rows, mask.sum(1).cpu().numpy())

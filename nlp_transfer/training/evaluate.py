@@ -95,9 +95,11 @@ def predict_split(
         for first in range(0, len(batches), shares):
             # a process without a batch in the last round computes one all the same: a sharded network needs all of them
             indices = batches[min(first + own, len(batches) - 1)]
-            batch = split.batch(indices).to(group.device)
+            batch = split.batch(indices)
+            layout = unpadded(unpadding, batch.inputs, group.device)
+            batch = batch.to(group.device)
             with passing(batch):
-                logits = network(**batch.inputs, **unpadded(unpadding, batch.inputs)).logits
+                logits = network(**batch.inputs, **layout).logits
             if first + own < len(batches):
                 found += task.pieces(logits, split, indices)
             bar.advance(sum(map(len, batches[first : first + shares])))

@@ -93,16 +93,18 @@ def backward(
     last: bool,
 ) -> Tensor:
     """Add the gradient of the loss of ``batch``, and return that loss. ``last`` of the step's, or not."""
-    batch = batch.to(accelerator.device)
+    device = accelerator.device
     weight = accelerator.num_processes if means_gradients(accelerator) else 1
-    total = torch.zeros((), device=accelerator.device)
+    total = torch.zeros((), device=device)
     for start, stop in parts(batch, state.progress.max_tokens):
         seed()
         part = batch.part(start, stop)
         drawn_for = part_of(batch, start, stop, state.network, unpadded=state.unpadding is not None)
-        with drawing(drawn_for, accelerator.device), state.passing(part):
+        layout = state.unpadded(part, device)
+        part = part.to(device)
+        with drawing(drawn_for, device), state.passing(part):
             # accelerate casts, gives logits in fp32, and scales for fp16
-            logits = state.network(**part.inputs, **state.unpadded(part)).logits
+            logits = state.network(**part.inputs, **layout).logits
             loss = loss_sum(logits, part.labels) / num_targets
             if uses_zero():
                 engine_backward(state.network, loss * weight, last=last)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
@@ -94,6 +95,6 @@ class TrainState:
         """Around a pass of ``batch``."""
         return nullcontext() if self.frozen is None else self.frozen.passing(batch)
 
-    def unpadded(self, batch: Batch) -> dict[str, Layout]:
-        """Arguments of such a pass, beside the batch's."""
-        return unpadded(self.unpadding, batch.inputs)
+    def unpadded(self, batch: Batch, device: torch.device) -> dict[str, Layout]:
+        """Arguments of such a pass on ``device``, beside the batch's; see ``Unpadding.arguments``."""
+        return unpadded(self.unpadding, batch.inputs, device)

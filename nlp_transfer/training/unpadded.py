@@ -26,7 +26,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nlp_transfer.checkpoints import encoder_of, quiet_transformers
-from nlp_transfer.data.encoded import ATTENTION_MASK
+from nlp_transfer.data.encoded import ATTENTION_MASK, moved
 from nlp_transfer.training.trunk import layer_list
 
 INNER: dict[str, Any] = {"eager": None, "sdpa": ALL_ATTENTION_FUNCTIONS["sdpa"]}
@@ -59,6 +59,10 @@ class Layout:
     """Of each row, its first token, where the last layer computes no other. Shape: ``(rows,)``."""
     everything: Tensor | None = None
     """In the last layer, where its queries are those tokens: what it makes keys and values of."""
+
+    def to(self, device: torch.device) -> Layout:
+        firsts = None if self.firsts is None else moved(self.firsts, device)
+        return replace(self, tokens=moved(self.tokens, device), positions=moved(self.positions, device), firsts=firsts)
 
     def packed(self, padded: Tensor) -> Tensor:
         """``(rows, width, ...)`` to ``(tokens, 1, ...)``."""
@@ -104,15 +108,17 @@ class Unpadding:
     first_alone: bool
     """Whether its head reads the first token of a row and no other."""
 
-    def arguments(self, inputs: dict[str, Tensor]) -> dict[str, Layout]:
-        """Of the network's forward pass, beside ``inputs``; none where padding stands first, which a head may read."""
+    def arguments(self, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Layout]:
+        """Of the network's forward pass on ``device``, beside ``inputs``; none where padding stands first, which a head
+        may read. Of inputs that are not on a GPU yet: how many tokens there are, it could only say when it is idle.
+        """
         mask = inputs[ATTENTION_MASK].bool()
-        return {LAYOUT: layout_of(mask, first_alone=self.first_alone)} if mask[:, 0].all() else {}
+        return {LAYOUT: layout_of(mask, first_alone=self.first_alone).to(device)} if mask[:, 0].all() else {}
 
 
-def unpadded(unpadding: Unpadding | None, inputs: dict[str, Tensor]) -> dict[str, Layout]:
+def unpadded(unpadding: Unpadding | None, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Layout]:
     """``Unpadding.arguments``; none for a network that is computed with padding."""
-    return {} if unpadding is None else unpadding.arguments(inputs)
+    return {} if unpadding is None else unpadding.arguments(inputs, device)
 
 
 def layout_of(mask: Tensor, *, first_alone: bool) -> Layout:
@@ -261,7 +267,7 @@ def gives_the_same(network: PreTrainedModel, last: nn.Module, unpadding: Unpaddi
     try:
         with torch.autocast(network.device.type, enabled=False):
             expected: Tensor = network(**inputs).logits
-            found: Tensor = network(**inputs, **unpadding.arguments(inputs)).logits
+            found: Tensor = network(**inputs, **unpadding.arguments(inputs, network.device)).logits
     except Exception:  # noqa: BLE001 - an encoder of another build fails in any way
         return False
     finally:

@@ -71,7 +71,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(family, head, lengths,
     exact, close = (1e-12, 1e-10) if network.dtype == torch.float64 else (1e-5, 1e-4)
     network.eval()
     expected, wanted = logits_and_gradients(network, inputs, {})
-    found, gradients = logits_and_gradients(network, inputs, unpadding.arguments(inputs))
+    found, gradients = logits_and_gradients(network, inputs, unpadding.arguments(inputs, network.device))
     assert torch.allclose(found, expected, atol=exact)
     assert gradients.keys() == wanted.keys()
     for name, gradient in wanted.items():
@@ -124,7 +124,7 @@ def test_from_any_number_of_threads(checkpoint):
 
     def ask(_):
         with torch.no_grad():
-            return network(**inputs, **unpadding_of(network).arguments(inputs)).logits
+            return network(**inputs, **unpadding_of(network).arguments(inputs, network.device)).logits
 
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(ask, range(64)):
@@ -151,7 +151,7 @@ def test_where_padding_stands_first_the_head_reads_it_as_ever(checkpoint):
     inputs = batch_of(LENGTHS)
     inputs = {name: tensor.flip(1) for name, tensor in inputs.items()}
     with torch.no_grad():
-        found = network(**inputs, **unpadding_of(network).arguments(inputs)).logits
+        found = network(**inputs, **unpadding_of(network).arguments(inputs, network.device)).logits
         assert torch.allclose(found, network(**inputs).logits, atol=1e-5)
 
 
@@ -161,9 +161,17 @@ def test_so_are_rows_without_a_token(checkpoint, lengths):
     inputs = batch_of(lengths)
     with torch.no_grad():
         network.eval()
-        found = network(**inputs, **unpadding_of(network).arguments(inputs)).logits
+        found = network(**inputs, **unpadding_of(network).arguments(inputs, network.device)).logits
         kept = torch.tensor([length > 0 for length in lengths])
         assert torch.allclose(found[kept], network(**inputs).logits[kept], atol=1e-5)
+
+
+def test_a_device_is_not_asked_how_many_tokens_there_are(checkpoint):
+    """It could only say when it is idle; "meta" cannot say at all."""
+    unpadding, device = unpadding_of(network_of(checkpoint, "sequence")), torch.device("meta")
+    (layout,) = unpadding.arguments(batch_of(LENGTHS), device).values()
+    assert {layout.tokens.device, layout.positions.device, layout.firsts.device} == {device}
+    assert layout.tokens.shape == (sum(LENGTHS),)
 
 
 @pytest.mark.parametrize("other", ["eager", "sdpa"])
@@ -180,7 +188,7 @@ def test_a_copy_leaves_out_the_same(checkpoint):
     copy = deepcopy(network)
     assert unpadding_of(copy) == unpadding
     with torch.no_grad():
-        found = copy(**inputs, **unpadding.arguments(inputs)).logits
+        found = copy(**inputs, **unpadding.arguments(inputs, network.device)).logits
         assert torch.allclose(found, network(**inputs).logits, atol=1e-5)
 
 
