@@ -1,7 +1,7 @@
 """How fast is training, beside the usual trainer on the same machine, in one run?
 
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
-    python scripts/benchmark_training.py --wnut17 DIR --epochs 3 --rounds 3 --write
+    python scripts/benchmark_training.py --wnut17 DIR --epochs 6 --rounds 3 --write
     python scripts/benchmark_training.py --banking77 DIR --frozen 400 --rounds 5 --write
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --profile --write
 
@@ -108,7 +108,9 @@ def main() -> None:
     if config.profile:
         mark, rounds, sections = "benchmark_profile", "", [profile_table(config)]
     else:
-        mark = "benchmark_frozen" if config.frozen else "benchmark_training"
+        mark = (
+            "benchmark_frozen" if config.frozen else "benchmark_epochs" if config.epochs > 1 else "benchmark_training"
+        )
         rounds = f"{config.rounds} rounds; medians, with the smallest and largest of the rounds; "
         sections = frozen_section(config) if config.frozen else sections_of_sets(config)
     body = "\n\n".join([f"Commit {commit}; {rounds}{machine(config.threads, 1)}. `{command_line()}`", *sections])
