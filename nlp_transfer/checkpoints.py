@@ -185,7 +185,9 @@ def load_network(
     """The network in fp32 and evaluation mode, and the names of the tensors that the checkpoint did not hold."""
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch's own also seeds all GPUs, whose numbers are the program's
             network, info = AUTO[head].from_pretrained(
                 folder,
                 id2label=dict(enumerate(labels.names)),

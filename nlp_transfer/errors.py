@@ -25,6 +25,7 @@ EXIT_STOPPED = 75
 """Stopped by a signal; the same command goes on. sysexits.h has it as EX_TEMPFAIL: try again later."""
 
 MAX_QUOTED = 20
+MAX_COMPARED = 200
 
 
 class NlpTransferError(Exception):
@@ -91,7 +92,11 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, allowed: Collection[str]) -> str:
-    """A sentence that offers the nearest allowed name, or nothing; starts with a blank."""
+    """A sentence that offers the nearest allowed name, or nothing; starts with a blank. Of very many names, nothing:
+    they are compared one by one.
+    """
+    if len(allowed) > MAX_COMPARED:
+        return ""
     in_other_case = [other for other in allowed if other.casefold() == name.casefold()]
     close = in_other_case or difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

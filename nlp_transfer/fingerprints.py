@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,21 @@ def code_sha256() -> str:
 
 def own_code_sha256(task: type) -> str:
     """Of the user's code: the program or recipe, and what defines the task. (Not of what these import.)"""
-    names = {
-        "__main__",
-        *(name for name in sys.modules if name.startswith("recipe_")),
-        *(c.__module__ for c in task.__mro__),
-    }
+    recipes = (name for name in sys.modules if name.startswith("recipe_"))
+    return own_files_sha256({"__main__", *recipes, *modules_of(task)})
+
+
+def task_code_sha256(task: type) -> str:
+    """Of the user's code that defines the task."""
+    return own_files_sha256(modules_of(task))
+
+
+def modules_of(task: type) -> set[str]:
+    return {base.__module__ for base in task.__mro__}
+
+
+def own_files_sha256(names: Iterable[str]) -> str:
+    """Of the files of those of these modules that are not the toolkit's."""
     files = {getattr(sys.modules.get(name), "__file__", None) or "" for name in names}
     own = {Path(file) for file in files if file.endswith(".py") and not Path(file).is_relative_to(PACKAGE)}
     return hash_json(sorted(hash_files([path]) for path in own if path.is_file()))

@@ -100,7 +100,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
 
 
 def described_part(part: Any) -> dict[str, Any]:
-    """How much it holds, of which file, and the sha256 of what was read, where it was read from a file."""
+    """How much it holds, of which file, and a sha256 over what was read, the file's name and the reader's settings."""
     return {"examples": len(part), "file": part[0].source.file, "sha256": getattr(part, "fingerprint", None)}
 
 

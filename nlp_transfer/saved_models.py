@@ -47,7 +47,8 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
 
     ``folder`` may also be the run folder that the model stands in.
 
-    Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer.
+    Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer, and
+    ConfigError when it reads shorter texts than the model was trained on.
     """
     folder = model_folder(folder)
     manifest = read_manifest(folder)
@@ -61,10 +62,12 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
             raise ConfigError(f"{folder} holds whole weights, which need no base. Leave the checkpoint out.")
         inspect_whole(folder, task)
         model = load_checkpoint(str(folder), task.labels, task.head)
+        task.token_limit(model)
         return replace(model, origin=manifest.checkpoint, adapter="none"), task
     refuse_other_labels(read_shapes(folder / ADAPTER_FILES[1]), len(task.labels), folder)
     base = load_checkpoint(checkpoint or base_name(manifest.checkpoint), task.labels, task.head)
     check_base(manifest.checkpoint, base.origin, folder)
+    task.token_limit(base)
     network = attach(base, folder)
     return replace(base, network=network.eval(), adapter=manifest.adapter), task
 
@@ -147,7 +150,7 @@ def attach(base: Model, folder: Path) -> PreTrainedModel:
     weights_path = folder / ADAPTER_FILES[1]
     refuse_not_finite(load_file(weights_path), weights_path)
     try:
-        with quiet_transformers():
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):  # PEFT draws weights before it reads them
             network = cast(PreTrainedModel, peft.PeftModel.from_pretrained(base.network, folder))
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {first_line(error)}") from error

@@ -1,11 +1,11 @@
 """How fast is training, beside the usual trainer on the same machine, in one run?
 
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --rounds 5 --write
-    python scripts/benchmark_training.py --wnut17 DIR --epochs 6 --rounds 3 --write
+    python scripts/benchmark_training.py --wnut17 DIR --wnut17-examples 1000 --epochs 6 --rounds 3 --write
     python scripts/benchmark_training.py --banking77 DIR --frozen 400 --rounds 5 --write
     python scripts/benchmark_training.py --banking77 DIR --wnut17 DIR --profile --write
 
-Each variant trains the same examples for as many epochs in a process of its own, one after the other, each round in
+Each variant trains the same examples for ``--epochs`` in a process of its own, one after the other, each round in
 another order, so that a slow spell of the machine meets all of them. Timed are the steps alone, not what comes before
 the first; tokens are those of the texts, without padding. The variants are nlp-transfer with nothing set, and HF
 Trainer + PEFT: as it comes (fp32, LoRA dropout 0.1, batches in random order), with bf16, and at its best (no LoRA
@@ -81,11 +81,11 @@ class Config:
     wnut17: Path | None = None
     """Folder with wnut17train.conll and emerging.test.annotated."""
     banking77_examples: int = 3200
-    """Of the training part, in an epoch."""
+    """Of the training part."""
     wnut17_examples: int = 1600
     """The same."""
     epochs: int = 1
-    """Each over all of these examples."""
+    """Over these examples."""
     frozen: int = 0
     """Examples of Banking77 with which frozen layers are measured, in place of the above; 0 for the above."""
     profile: bool = False
@@ -127,6 +127,8 @@ def problem(config: Config) -> str | None:
         return "--frozen and --profile are measured one at a time"
     if config.frozen and config.banking77 is None:
         return "--frozen needs --banking77"
+    if config.epochs > 1 and (config.frozen or config.profile):
+        return "--epochs is for neither --frozen nor --profile"
     least = NUM_STEPS * BATCH_SIZE if config.profile else 1
     if (fewest := min(config.banking77_examples, config.wnut17_examples)) < least:
         return f"--banking77-examples and --wnut17-examples must be at least {least}, got {fewest}"

@@ -42,7 +42,7 @@ def add_adapter(model: Model, kind: AdapterKind, lora: LoraConfig, *, seed: int 
         return model
     config = peft_config(model, lora) if kind == "lora" else head_only_config(model)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # and no GPU's
         # autocast_adapter_dtype keeps the adapters in fp32 whatever the base is in
         network = cast(PreTrainedModel, peft.get_peft_model(model.network, config, autocast_adapter_dtype=True))
     use_one_product(network)

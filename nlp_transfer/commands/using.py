@@ -93,6 +93,11 @@ def predict(
         write_records(predict_file(predictor, file or STANDARD_INPUT, text_column, text_pair_column), output)
 
 
+def is_named(model: str) -> bool:
+    """Whether it is NAME=FOLDER, and not a folder with such a name."""
+    return "=" in model and not Path(model).expanduser().exists()
+
+
 def serve(
     models: Positional[tuple[str, ...]],
     host: str = "127.0.0.1",
@@ -118,9 +123,9 @@ def serve(
     from nlp_transfer.hub.pull import local_folder
     from nlp_transfer.inference.bank import AdapterBank
 
-    named = [model.partition("=")[::2] if "=" in model else (model, model) for model in models]
+    named = [model.partition("=")[::2] if is_named(model) else (model, model) for model in models]
     if not named or len(dict(named)) < len(named):
         raise ConfigError(f"serve takes model folders under different names, got {' '.join(models) or 'none'}.")
-    only = local_folder(models[0]) if len(models) == 1 and "=" not in models[0] else None
+    only = local_folder(models[0]) if len(models) == 1 and not is_named(models[0]) else None
     bank = AdapterBank.load(only if only and members_of(only) else dict(named), checkpoint=checkpoint)
     serve_bank(bank, host, port, Limits(max_waiting=max_waiting, max_batch=max_batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,13 @@ def text_columns(table: Table, text: str | None, text_pair: str | None, label: s
     if text_column is None:
         raise not_recognised(table, "text", "--text-column", TEXT_NAMES)
     pair_names = () if text else PAIR_NAMES.get(text_column.casefold(), ())
+    pair_names = tuple(name for name in pair_names if name != label_column.casefold())
     pair_column = column(table, text_pair, pair_names, "second text", "--text-pair-column")
-    chosen = [name for name in (text_column, pair_column, label_column) if name]
-    if len(set(chosen)) < len(chosen):
-        raise DataError(f"{table.name}: column '{label_column}' cannot be both text and label. Name --text-column.")
+    chosen = {"text": text_column, "second text": pair_column, "label": label_column}
+    for first, second in itertools.combinations(chosen, 2):
+        if chosen[first] == chosen[second]:
+            flag = "--text-pair-column" if "second text" in (first, second) else "--text-column"
+            raise DataError(f"{table.name}: column '{chosen[first]}' cannot be both {first} and {second}. Name {flag}.")
     return TextColumns(text=text_column, text_pair=pair_column, label=label_column)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nlp_transfer.data.folding import fold
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 PAIR_MARK = "\x1e"
 """Parts the two texts of a pair; no folded text holds it."""

@@ -11,7 +11,7 @@ from typing import Generic
 
 import numpy as np
 
-from nlp_transfer.data.examples import Example, IntArray
+from nlp_transfer.data.examples import BoolArray, Example, IntArray
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import DataError, counted
@@ -145,22 +145,38 @@ def hold_out(
                 continue  # too many copies of one text; a smaller group may still fit
             drawn.append(place)
             owed -= of_members[place]
+        owed = min(owed, 1.0)  # and not what a hundred strata of one example each fall short
         taken[members[drawn]] = True
-    if not taken.any():
-        taken[list(spare_groups(stratum, names, sizes, count, rng))] = True
+    is_alone = (np.diff(bounds) == 1)[stratum]
+    spare = is_alone if taken.any() else ~taken
+    taken[list(spare_groups(stratum, names, sizes, taken, spare, count, rng))] = True
     is_taken = taken[groups]
     return examples.take(np.flatnonzero(~is_taken)), examples.take(np.flatnonzero(is_taken))
 
 
-def spare_groups(stratum: IntArray, names: list[str], sizes: IntArray, count: int, rng: random.Random) -> Iterator[int]:
-    """Groups to hold out where no two bear the same classes: each of its classes also stands in one that stays."""
+def spare_groups(
+    stratum: IntArray,
+    names: list[str],
+    sizes: IntArray,
+    taken: BoolArray,
+    spare: BoolArray,
+    count: int,
+    rng: random.Random,
+) -> Iterator[int]:
+    """More of the ``spare`` groups, up to ``count`` examples with those that are ``taken``: of texts no two of which
+    bear the same classes, those whose every class also stands in one that stays.
+    """
     classes = [set(re.split("[\t\n]", name)) for name in names]
-    staying = Counter(class_ for i in stratum.tolist() for class_ in classes[i])
-    for group in rng.sample(range(len(sizes)), len(sizes)):
+    staying: Counter[str] = Counter()
+    for own, number in zip(classes, np.bincount(stratum[~taken], minlength=len(names)).tolist(), strict=True):
+        staying.update(dict.fromkeys(own, number))
+    missing = count - int(sizes[taken].sum())
+    candidates = np.flatnonzero(spare).tolist()
+    for group in rng.sample(candidates, len(candidates)):
         own = classes[int(stratum[group])]
-        if count >= sizes[group] and all(staying[class_] > 1 for class_ in own):
+        if missing >= sizes[group] and all(staying[class_] > 1 for class_ in own):
             staying.subtract(own)
-            count -= int(sizes[group])
+            missing -= int(sizes[group])
             yield group
 
 

@@ -232,7 +232,7 @@ def data(card: Card) -> list[str]:
         ]
         for name, part in card.summary["data"].items()
     ]
-    return ["## Data", markdown_table(["part", "examples", "file", "sha256 of what was read"], rows)]
+    return ["## Data", markdown_table(["part", "examples", "file", "fingerprint"], rows)]
 
 
 def making(card: Card) -> list[str]:

@@ -33,7 +33,7 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
     """The folder of the model, or bank, in ``repo`` ("user/name") at a branch, tag or commit: in the cache, or copied
     to ``output``.
 
-    Without a network, what the cache has of that revision. Raises ConfigError for a repository that cannot be read,
+    With HF_HUB_OFFLINE, what the cache has of that revision. Raises ConfigError for a repository that cannot be read,
     ArtifactError for files that are not what the Hub says they are, HubError where it does not answer.
     """
     if output is not None:

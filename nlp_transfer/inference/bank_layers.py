@@ -64,13 +64,14 @@ class BankLinear(nn.Module):
             return y
         down, up = call.layers[self.name]
         if call.only is not None:
-            y.view(-1, self.out_features).addmm_(x.reshape(-1, self.in_features) @ down[call.only], up[call.only])
+            low = x.reshape(-1, self.in_features) @ down[call.only]
+            y.view(-1, self.out_features).addmm_(low, up[call.only].to(y.dtype))
             return y
         by_row = x.movedim(self.row_dim, 0)
         flat = by_row.reshape(len(by_row), -1, self.in_features)
         low = torch.bmm(flat, down[call.rows])
-        if self.row_dim == 0:  # added where it lies, without room for the product
-            y.view(len(flat), -1, self.out_features).baddbmm_(low, up[call.rows])
+        if self.row_dim == 0:  # added where it lies, without room for the product; autocast does not look into that
+            y.view(len(flat), -1, self.out_features).baddbmm_(low, up[call.rows].to(y.dtype))
             return y
         products = torch.bmm(low, up[call.rows])
         return y + products.reshape(*by_row.shape[:-1], self.out_features).movedim(0, self.row_dim)

@@ -49,6 +49,7 @@ class Base:
         task = make_task(manifest)
         refuse_other_labels(read_shapes(folder / ADAPTER_FILES[1]), len(task.labels), folder)
         base = self._model(task, manifest, folder, checkpoint)
+        task.token_limit(base)
         network = skeleton(base.network.config, task.labels, task.head)
         config = inspected_config(replace(base, network=network), folder)
         if config.get("use_dora"):

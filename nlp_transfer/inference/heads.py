@@ -82,7 +82,7 @@ def refuse_unshareable(head: PreTrainedModel, padding_side: str, folder: Path) -
     mask = torch.ones(2, 4, dtype=torch.int64, device=device)
     padded = slice(2, None) if padding_side == "right" else slice(0, 2)
     mask[1, padded] = 0
-    hidden = torch.randn(2, 4, head.config.hidden_size, device=device)
+    hidden = torch.randn(2, 4, head.config.hidden_size).to(device)
     other = hidden.clone()
     other[1, padded] += 1
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -201,8 +201,19 @@ def refuse_odd_graph(content: bytes, path: Path) -> None:
         raise ArtifactError(f"{path} is no ONNX model: {first_line(error)[:200]}") from error
     if odd := [one.domain for one in graph.opset_import if one.domain not in DOMAINS]:
         raise ArtifactError(f"{path} needs operators of '{odd[0]}', which are not read here.")
-    if odd := [one.name for one in graph.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]:
+    if odd := [one.name for one in tensors_in(graph) if one.data_location == onnx.TensorProto.EXTERNAL]:
         raise ArtifactError(f"{path}: the weight '{odd[0]}' lies in another file.")
+
+
+def tensors_in(message: Any) -> Iterator[Any]:
+    """All of a graph, its branches, functions and attributes."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if isinstance(value, Iterable) else (value,):
+                yield from tensors_in(one)
 
 
 def compared(ours: Predictor, exported: Predictor, texts: Sequence[Text]) -> Parity:

@@ -19,7 +19,7 @@ from nlp_transfer.errors import ConfigError, DataError, counted, needing, quoted
 from nlp_transfer.hub.banks import members_of
 from nlp_transfer.hub.pull import local_folder
 from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
-from nlp_transfer.manifest import ONNX_FILES
+from nlp_transfer.manifest import ONNX_FILES, read_manifest
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.saved_models import AnyTask, load_model, model_folder
 from nlp_transfer.tasks.base import Probabilities
@@ -45,7 +45,7 @@ def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | N
             f"its folder, here {next(iter(members.values()))}."
         )
     found = model_folder(here)
-    if (found / ONNX_FILES[1]).is_file():
+    if (found / ONNX_FILES[1]).is_file() and read_manifest(found).adapter == "onnx":
         with needing("onnx"):
             from nlp_transfer.inference.onnx import load_onnx
         return load_onnx(found)
@@ -132,11 +132,12 @@ class Predictor:
         examples = self._question(texts).examples
         split = self._encode(examples)
         encoder = encoder_of(plain_network(self.model))
+        device = processes().device
         unpadding = Unpadding(first_alone=False) if unpadding_of(self.model.network) else None
         sums = np.zeros((len(examples), self.model.network.config.hidden_size), np.float32)
         counts = np.zeros((len(examples), 1), np.float32)
         for indices in batches_of(split.lengths, padded=unpadding is None):
-            batch, device = split.batch(indices), processes().device
+            batch = split.batch(indices)
             layout = unpadded(unpadding, batch.inputs, device)
             inputs = batch.to(device).inputs
             mask = inputs[ATTENTION_MASK][..., None]

@@ -119,7 +119,7 @@ def read_entry(entry: Any, max_characters: int) -> Entry:
     pair = entry.get("pair")
     text = entry.get("text") if pair is None else tuple(pair) if isinstance(pair, list) else pair
     parts = text if isinstance(text, list | tuple) else [text]
-    size = sum(len(part) for part in parts if isinstance(part, str))
+    size = sum(len(part) + 1 for part in parts if isinstance(part, str)) - 1  # words with a blank between them
     if size > max_characters:
         return DataError(f"The text has {size:,} characters; at most {max_characters:,} are read here.")
     return entry["adapter"], text
@@ -132,7 +132,8 @@ def record_of(answer: Any) -> dict[str, Any]:
 def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
     """Until SIGTERM or Ctrl-C: then what has come in is answered, and nothing else is taken."""
     try:
-        listening = socket.create_server((host, port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
             f"The server cannot listen at {host}:{port}: {error.strerror}. Take another --port."

@@ -68,12 +68,12 @@ def raise_first(found: Sequence[Any], on_error: OnError) -> None:
 
 def answers_of(question: Question, probabilities: Sequence[Probabilities]) -> list[Any]:
     """An error stands where the model's weights, finite as they may be, give no numbers."""
-    found: list[Any] = [BROKEN if not np.isfinite(rows).all() else None for rows in probabilities]
+    found: list[Any] = [ArtifactError(BROKEN) if not np.isfinite(rows).all() else None for rows in probabilities]
     safe = [np.nan_to_num(rows) for rows in probabilities]
     return [error or answer for error, answer in zip(found, question.answers(safe), strict=True)]
 
 
-BROKEN = ArtifactError("The model gives no finite probabilities for this text: its weights are too large.")
+BROKEN = "The model gives no finite probabilities for this text: its weights are too large."
 
 
 def refusal(task: AnyTask, text: Any, number: int | None) -> DataError | None:

@@ -39,7 +39,7 @@ class AsyncBank:
         self._is_closing = True
         self._arrived.set()
         assert self._work is not None
-        await self._work
+        await asyncio.shield(self._work)  # whoever stops waiting for the end does not stop the answers
 
     @property
     def num_waiting(self) -> int:
@@ -76,12 +76,14 @@ class AsyncBank:
         finally:
             for _, future in entries:
                 future.cancel()  # of what is answered, nothing happens
+            if any(future.cancelled() for _, future in entries):  # nobody waits for those any more
+                self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
 
     async def _answer(self) -> None:
         while not (self._is_closing and not self._waiting):
             await self._arrived.wait()
             batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
-            batch = [entry for entry in batch if not entry[1].done()]  # nobody waits for those any more
+            batch = [entry for entry in batch if not entry[1].done()]  # given up a moment ago
             if not self._waiting and not self._is_closing:
                 self._arrived.clear()
             if batch:

@@ -10,16 +10,18 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nlp_transfer.cache import cached
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.data.encoded import EncodedSplit, Indices, Padding, Row, load_rows, pack, save_rows
+from nlp_transfer.data.encoded import EncodedSplit, Indices, Padding, Row, load_rows, moved, pack, save_rows
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.errors import ConfigError, DataError, did_you_mean, quoted
-from nlp_transfer.fingerprints import tokenizer_key
-from nlp_transfer.labels import LabelSet
+from nlp_transfer.fingerprints import task_code_sha256, tokenizer_key
+from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import Score
 from nlp_transfer.reporting.progress import Bar, say
 from nlp_transfer.tasks.config import OnUnseenLabel
@@ -81,7 +83,7 @@ class Task(ABC, Generic[E, P]):
             return pack(rows, padding, token_labels=self.token_labels)
         return cached(
             "tokens",
-            [*keys, repr(self), self.token_limit(model)],
+            [*keys, repr(self), task_code_sha256(type(self)), self.token_limit(model)],
             lambda folder: save_rows(rows, padding, folder, token_labels=self.token_labels),
             lambda folder: load_rows(folder, padding),
         )
@@ -177,6 +179,22 @@ def refuse_unknown(labels: LabelSet, examples: ExampleStore[Any]) -> None:
                 f"{source}: label '{label}' is none of the model's: {quoted(labels.names)}."
                 f"{did_you_mean(label, labels.names)}"
             )
+
+
+def cross_entropy_sum(
+    logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None, label_smoothing: float
+) -> Tensor:
+    """Shapes: logits ``(targets, labels)``, labels ``(targets,)``. The loss of a target is multiplied by the weight of
+    its own label. (torch's ``weight`` weighs what smoothing gives to other labels by theirs, so that a rare one is
+    taught to every target.)
+    """
+    losses = F.cross_entropy(
+        logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="none"
+    )
+    if class_weights is None:
+        return losses.sum()
+    weights = moved(torch.tensor(class_weights, dtype=losses.dtype), losses.device)
+    return (losses * weights[labels.clamp(min=0)]).sum()  # of what has no target the loss is 0
 
 
 def balanced_weights(labels: LabelSet, counts: Counter[str]) -> tuple[float, ...]:

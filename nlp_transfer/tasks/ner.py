@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nlp_transfer.checkpoints import HeadKind, Model
@@ -23,7 +22,15 @@ from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
 from nlp_transfer.metrics import ENTITY_METRICS, Score, score_entities
 from nlp_transfer.reporting.progress import progress_bar
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
+from nlp_transfer.tasks.base import (
+    Piece,
+    Probabilities,
+    Task,
+    balanced_weights,
+    cross_entropy_sum,
+    in_chunks,
+    with_unseen,
+)
 from nlp_transfer.tasks.config import NerConfig
 
 
@@ -105,14 +112,7 @@ class Ner(Task[TaggedExample, Tagging]):
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Shapes: logits ``(rows, tokens, labels)``; labels ``(rows, tokens)``."""
-        return F.cross_entropy(
-            logits.flatten(0, 1),
-            labels.flatten(),
-            weight=None if self.class_weights is None else logits.new_tensor(self.class_weights),
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
+        return cross_entropy_sum(logits.flatten(0, 1), labels.flatten(), self.class_weights, self.label_smoothing)
 
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         probabilities = torch.softmax(logits.float(), dim=-1).cpu().numpy()

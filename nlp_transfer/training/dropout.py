@@ -105,6 +105,8 @@ class Draws:
             return input * draw(input.shape, p, input)
         dim, own = place
         drawn = draw(own.out_of(input.shape, dim), p, input).narrow(dim, own.start, own.size)
+        if draw is draw_as_torch:  # its factor is rounded to the input's type, that of a whole micro-batch is not
+            return input * drawn.ne(0) / (1 - p)
         return input * drawn.clone()  # the backward pass holds this, and not the draw for all rows
 
 

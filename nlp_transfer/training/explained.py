@@ -35,9 +35,10 @@ def precision(run: Run, config: TrainingConfig) -> str:
 
 
 def attention(run: Run) -> str:
-    kind = attention_name(run.model.network)
-    reason = "on a CPU the way back through SDPA takes a third of a step on short texts" if kind == "eager" else "a GPU"
-    return f"Attention: {kind}, for {reason}."
+    kind, device = attention_name(run.model.network), run.accelerator.device.type
+    if kind == "eager" and device == "cpu":
+        return "Attention: eager, for on a CPU the way back through SDPA takes a third of a step on short texts."
+    return f"Attention: {kind}, as transformers chooses for this encoder."
 
 
 def adapter(run: Run) -> str:

@@ -91,7 +91,7 @@ def all_rows(run: Run) -> int:
 
 
 def rows_done(run: Run) -> int:
-    """As many of them were trained before."""
+    """Of these, trained before this start; in the epoch under way, those of the steps taken."""
     progress = run.state.progress
     steps = run.plan.batches.steps(progress.epoch)[: progress.steps_in_epoch] if progress.steps_in_epoch else []
     return progress.epoch * len(run.split) + sum(len(rows) for step in steps for rows in step.micro_batches)

@@ -29,7 +29,7 @@ VERSION_2 = Files("memory.max", "memory.current", "inactive_file")
 
 
 def free_memory() -> int:
-    """In bytes."""
+    """In bytes; whichever is less."""
     of_the_machine: int = psutil.virtual_memory().available
     return max(0, min([of_the_machine, *left_in_groups()]))
 
@@ -39,14 +39,28 @@ def left_in_groups() -> Iterator[int]:
     for folder, files in groups():
         with suppress(OSError, ValueError):  # there is no such file, or the limit is "max"
             limit, used = (int((folder / name).read_text()) for name in (files.limit, files.used))
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            yield limit - used + int(stat.get(files.cached, 0))
+            yield limit - used + cached_in(folder, files)
+
+
+def cached_in(folder: Path, files: Files) -> int:
+    """0 where that is not told."""
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == files.cached:
+                return int(value)
+    return 0
 
 
 def groups() -> Iterator[tuple[Path, Files]]:
     """From the innermost out. Inside a container the path may be that of the host, and its own group stands above."""
-    lines = OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.is_file() else []
-    for number, controlled, path in (line.split(":", 2) for line in lines):
+    try:
+        lines = OWN_GROUPS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controlled, _, path = rest.partition(":")
         if number != "0" and "memory" not in controlled.split(","):
             continue
         root, files = (MOUNTED, VERSION_2) if number == "0" else (MOUNTED / "memory", VERSION_1)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    extract_model_from_parallel,
+    parse_flag_from_env,
+)
+from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy
 
 from nlp_transfer.errors import ConfigError
@@ -64,6 +72,25 @@ def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:
     if wanted == "bf16" and device.type == "cuda" and not has_bf16:
         raise ConfigError("TrainingConfig.mixed_precision bf16 is not run by this GPU; take auto, fp16 or no.")
     return wanted
+
+
+def unwrap(network: nn.Module) -> None:
+    """Take off what accelerate has put around the network's forward pass for mixed precision. accelerate leaves a mark
+    behind, for which the next run would be computed in fp32.
+    """
+    plain = extract_model_from_parallel(network, keep_fp32_wrapper=False, keep_torch_compile=False)
+    vars(plain).pop("_is_accelerate_prepared", None)
+
+
+@contextmanager
+def computing_in_fp32(network: nn.Module) -> Iterator[None]:
+    """Within, that is not around it."""
+    around = vars(network).pop("forward", None)
+    try:
+        yield
+    finally:
+        if around is not None:
+            vars(network)["forward"] = around
 
 
 def precision_name(mixed_precision: str) -> str:

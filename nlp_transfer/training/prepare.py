@@ -27,7 +27,7 @@ from nlp_transfer.training.evaluate import say_cut
 from nlp_transfer.training.frozen import FrozenPart, can_be_left_out, fill, room_to_keep
 from nlp_transfer.training.optim import make_optimizer, make_schedule
 from nlp_transfer.training.parallel import is_sharded, shard
-from nlp_transfer.training.precision import make_accelerator, precision_name
+from nlp_transfer.training.precision import make_accelerator, precision_name, unwrap
 from nlp_transfer.training.state import Progress, TrainState
 from nlp_transfer.training.tracking import refuse_missing_trackers
 from nlp_transfer.training.trunk import find_trunk
@@ -91,6 +91,7 @@ def prepare(
         shard(accelerator, network)
     network.to(accelerator.device)
     unpadding = None if is_sharded(accelerator) or uses_zero() else unpadding_of(network)
+    unwrap(network)  # it may come from a run that an error has ended
     # the mode for evaluation leaves out DDP: gradients are summed over processes once a step, in `parallel`
     prepared = accelerator.prepare_model(network, evaluation_mode=True)
     adamw = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)
@@ -115,9 +116,7 @@ def why_not_kept(run: Run) -> str | None:
         return "tokens are masked at random"
     if run.accelerator.num_processes > 1 or uses_zero():
         return "there are several processes"
-    if run.state.frozen is None or can_be_left_out(
-        run.state.frozen.trunk, run.state.network, run.split, run.accelerator.autocast
-    ):
+    if run.state.frozen is None or can_be_left_out(run.state.frozen.trunk, run.state.network, run.split):
         return None
     return "this encoder gives something else without them"
 

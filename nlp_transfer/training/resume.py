@@ -23,7 +23,15 @@ from nlp_transfer.training import zero
 from nlp_transfer.training.checkpointing import FORMAT, Checkpoint, Tensors
 from nlp_transfer.training.config import TrainingConfig
 from nlp_transfer.training.defaults import TrainingPlan
-from nlp_transfer.training.parallel import gathered, is_sharded, own_part, tensors_from_main, weights_of, whole
+from nlp_transfer.training.parallel import (
+    gathered,
+    is_sharded,
+    means_gradients,
+    own_part,
+    tensors_from_main,
+    weights_of,
+    whole,
+)
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.processes import processes
 from nlp_transfer.training.unpadded import attention_name
@@ -111,6 +119,10 @@ def restore(run: Run, state: Mapping[str, Any], checkpoint: Checkpoint | None) -
     as_many = len(limits) == run.accelerator.num_processes
     known = [limit for limit in limits if limit is not None]
     progress.max_tokens = limits[run.accelerator.process_index] if as_many else min(known, default=None)
+    if means_gradients(
+        run.accelerator
+    ):  # its passes cannot be made smaller; the limit is that of a run that was not so
+        progress.max_tokens = None
     if run.accelerator.scaler is not None and state["scaler"] is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -122,10 +134,11 @@ def restore_optimizer(run: Run, weights: Mapping[str, nn.Parameter], tensors: It
     optimizer = run.state.optimizer.optimizer
     for key, saved in tensors:
         name, _, quantity = key.rpartition("/")
-        # torch counts steps in a scalar on the CPU; what is as large as the weight lies where the weight does.
+        weight = weights[name]
+        # the number of steps, too, must lie where the weight does: on a GPU the fused AdamW takes no other.
         # A copy: safetensors maps a tensor to where it lies in the file, and some processors round by alignment
-        own = own_part(saved, weights[name]) if saved.shape == weights[name].shape else saved.cpu()
-        optimizer.state[weights[name]][quantity] = own.clone()
+        own = own_part(saved, weight) if saved.shape == weight.shape else saved.to(weight.device)
+        optimizer.state[weight][quantity] = own.clone()
 
 
 def on_cpu(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

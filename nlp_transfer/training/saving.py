@@ -31,6 +31,7 @@ from nlp_transfer.training.checkpointing import (
 )
 from nlp_transfer.training.log import METRICS_FILE, Log, refuse_finished
 from nlp_transfer.training.parallel import by_main, from_main, gathered, tensors_from_main, weights_of
+from nlp_transfer.training.precision import unwrap
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
 
@@ -141,7 +142,7 @@ class Saving:
         run = self._run
         if not from_main(self._best is not None):
             raise TrainingError("No epoch was finished, so there is no model.")
-        run.accelerator.unwrap_model(run.state.network, keep_fp32_wrapper=False, keep_torch_compile=False)
+        unwrap(run.state.network)
         weights = trainable_state(run.model.network)
         with torch.no_grad():
             for name, tensor in tensors_from_main(self._best):

@@ -67,20 +67,20 @@ class Layout:
     def packed(self, padded: Tensor) -> Tensor:
         """``(rows, width, ...)`` to ``(tokens, 1, ...)``."""
         flat = padded.reshape(self.rows * self.width, -1)
-        found: Tensor = Moved.apply(flat, self.tokens, self.positions, True)  # type: ignore[no-untyped-call]
+        found: Tensor = Taken.apply(flat, self.tokens, self.positions, True)  # type: ignore[no-untyped-call]
         return found.view(-1, 1, *padded.shape[2:])
 
     def padded(self, packed: Tensor) -> Tensor:
         """``(tokens, 1, ...)`` to ``(rows, width, ...)``; what stands in padding has no meaning, and is finite."""
         flat = packed.reshape(len(packed), -1)
-        found: Tensor = Moved.apply(flat, self.positions, self.tokens, False)  # type: ignore[no-untyped-call]
+        found: Tensor = Taken.apply(flat, self.positions, self.tokens, False)  # type: ignore[no-untyped-call]
         return found.view(self.rows, self.width, *packed.shape[2:])
 
     def is_padded(self, hidden: Tensor) -> bool:
         return tuple(hidden.shape[:2]) == (self.rows, self.width)
 
 
-class Moved(torch.autograd.Function):
+class Taken(torch.autograd.Function):
     """Rows of a matrix, some left out or some twice. What is twice stands in padding, which nothing reads: its gradient
     is zero and need not be added.
     """
@@ -109,8 +109,8 @@ class Unpadding:
     """Whether its head reads the first token of a row and no other."""
 
     def arguments(self, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Layout]:
-        """Of the network's forward pass on ``device``, beside ``inputs``; none where padding stands first, which a head
-        may read. Of inputs that are not on a GPU yet: how many tokens there are, it could only say when it is idle.
+        """Of the network's forward pass on ``device``, beside ``inputs``; none where padding stands first: a head may
+        read it. Best made of inputs that are still on the CPU: to learn how many tokens there are, a GPU is waited for.
         """
         mask = inputs[ATTENTION_MASK].bool()
         return {LAYOUT: layout_of(mask, first_alone=self.first_alone).to(device)} if mask[:, 0].all() else {}

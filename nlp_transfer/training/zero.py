@@ -133,8 +133,8 @@ def restore(engine: Any, weights: Mapping[str, nn.Parameter], saved: Iterator[tu
             link(engine)
             is_first = False
         if quantity == "step":
-            for state in parts.values():
-                state["step"] = tensor.cpu().clone()
+            for part, state in parts.items():
+                state["step"] = tensor.to(part.device).clone()
         else:
             safe_set_full_optimizer_state(weights[name], tensor, quantity)
 

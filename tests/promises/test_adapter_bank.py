@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import psutil
 import pytest
+import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
@@ -139,6 +140,17 @@ def test_an_adapter_in_half_precision_is_held_like_the_others(folders, alone, tm
     half, other = bank.predict([("half", TEXTS[0]), ("a1", TEXTS[1])])
     assert not differs(other, alone["a1", TEXTS[1]])
     assert half.probabilities == pytest.approx(alone["a0", TEXTS[0]].probabilities, abs=1e-2)
+
+
+def test_within_autocast_a_bank_answers_as_a_model_alone_does(bank, folders):
+    requests = [(name, text) for name in list(folders)[:10] for text in TEXTS[:3]]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = bank.predict(requests) + bank.predict([("a0", TEXTS[0])])
+    labels = [answer for answer in found if isinstance(answer, nt.Classification)]
+    exact = [answer for answer in bank.predict([*requests, ("a0", TEXTS[0])]) if isinstance(answer, nt.Classification)]
+    assert labels
+    for rounded, answer in zip(labels, exact, strict=True):
+        assert rounded.probabilities == pytest.approx(answer.probabilities, abs=0.1)
 
 
 def test_weights_that_give_no_numbers_are_an_error_of_that_text_alone(folders, alone, tmp_path):

@@ -154,6 +154,24 @@ def test_layers_that_share_weights_have_no_top(make_checkpoint):
         nt.add_adapter(model, "lora", nt.LoraConfig(rank=2, top_layers=1))
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_whether_layers_can_be_left_out_is_tried_in_fp32(checkpoint, tsv, precision):
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.add_adapter(nt.load_sequence_classifier(str(checkpoint), task.labels), *KINDS["top layer"])
+    run = preparing.prepare(model, task, splits.train, nt.TrainingConfig(num_epochs=2, mixed_precision=precision))
+    seen: set[bool] = set()
+    top = encoder_of(plain_network(model)).encoder.layer[-1]
+    handle = top.register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    assert preparing.why_not_kept(run) is None
+    assert seen == {False}
+    handle.remove()
+    handle = top.register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    seen.clear()
+    run.state.network(**run.split.batch((0,)).inputs)
+    assert seen == {precision == "bf16"}
+
+
 EXPLAINED = {
     "head": ("Frozen layers: the lowest 2 layers, once for all epochs.", {"num_epochs": 3}),
     "top layer": ("Frozen layers: the lowest layer, in each epoch: it is one epoch alone.", {"num_epochs": 1}),

@@ -89,13 +89,30 @@ def lies_elsewhere(graph):
     weight.external_data.add(key="location", value="../../secret")
 
 
+def lies_elsewhere_in_a_branch(graph):
+    weight = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../secret")
+    graph.graph.node.append(onnx.helper.make_node("Constant", [], ["unused"], value=weight))
+
+
 HARM = {
     "no graph": lambda path: path.write_bytes(b"no graph"),
     "empty": lambda path: path.write_bytes(b""),
     "weights elsewhere": lambda path: rewritten(path, lies_elsewhere),
+    "weights elsewhere, in a node": lambda path: rewritten(path, lies_elsewhere_in_a_branch),
     "operators of others": lambda path: rewritten(path, lambda g: g.opset_import.add(domain="evil", version=1)),
     "a link out of the folder": lambda path: (path.rename(path.parent.parent / "m"), path.symlink_to("../m")),
 }
+
+
+def test_a_graph_that_the_manifest_does_not_list_is_not_read(checkpoint, exported, tmp_path):
+    """As an exporter of others leaves it beside the weights."""
+    _, graph, _ = exported
+    folder = make_adapter(checkpoint, tmp_path / "whole", 0, "none")
+    expected = nt.load(folder).predict(TEXTS[0])
+    (folder / "model.onnx").write_bytes((graph / "model.onnx").read_bytes())
+    assert nt.load(folder).predict(TEXTS[0]) == expected
 
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)

@@ -18,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import nlp_transfer as nt
+from nlp_transfer.commands.using import is_named
 from nlp_transfer.inference.files import as_record
+from nlp_transfer.inference.server import read_entry
 from tests.adapters_at_random import make_adapter
 from tests.corpus import REVIEWS, SENTENCES
 from tests.processes import environment
@@ -132,6 +134,64 @@ def test_what_nobody_waits_for_is_not_computed(folders):
 
     assert isinstance(asyncio.run(give_up()), nt.Classification)
     assert computed == [("a0", "first")]
+
+
+def test_what_nobody_waits_for_takes_no_place(folders):
+    bank, go_on = nt.AdapterBank.load({"a0": folders["a0"]}), threading.Event()
+    predict = bank.predict
+    bank.predict = lambda requests, **options: (go_on.wait(60), predict(requests, **options))[1]
+
+    async def give_up():
+        async with nt.AsyncBank(bank, max_batch=1, max_waiting=3) as front:
+            first = asyncio.create_task(front.predict("a0", "first"))
+            await asyncio.sleep(0.05)
+            others = [asyncio.create_task(front.predict("a0", "other")) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            waiting = front.num_waiting
+            for task in others:
+                task.cancel()
+            await asyncio.sleep(0.05)
+            left = front.num_waiting
+            later = asyncio.create_task(front.predict("a0", "later"))
+            await asyncio.sleep(0.05)
+            go_on.set()
+            return waiting, left, await first, await later
+
+    waiting, left, *answers = asyncio.run(give_up())
+    assert (waiting, left) == (3, 0)
+    assert all(isinstance(answer, nt.Classification) for answer in answers)
+
+
+def test_who_no_longer_waits_for_the_end_takes_no_answers_away(folders):
+    bank, go_on = nt.AdapterBank.load({"a0": folders["a0"]}), threading.Event()
+    predict = bank.predict
+    bank.predict = lambda requests, **options: (go_on.wait(60), predict(requests, **options))[1]
+
+    async def leave_twice():
+        front = await nt.AsyncBank(bank).__aenter__()
+        asked = asyncio.create_task(front.predict("a0", "first"))
+        await asyncio.sleep(0.05)
+        leaving = asyncio.create_task(front.__aexit__(None, None, None))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        return await asyncio.wait_for(asked, 60)
+
+    assert isinstance(asyncio.run(leave_twice()), nt.Classification)
+
+
+def test_words_count_with_the_blanks_between_them():
+    assert isinstance(read_entry({"adapter": "a", "text": ["", "", ""]}, 1), nt.DataError)
+    assert read_entry({"adapter": "a", "text": ["", "", ""]}, 2) == ("a", ["", "", ""])
+    assert read_entry({"adapter": "a", "text": "ab"}, 2) == ("a", "ab")
+
+
+def test_a_folder_with_an_equals_sign_is_no_name(tmp_path):
+    (tmp_path / "lr=1").mkdir()
+    assert not is_named(str(tmp_path / "lr=1"))
+    assert is_named(f"mood={tmp_path / 'lr=1'}")
+    assert not is_named("runs/model")
 
 
 def test_a_failure_of_a_batch_is_told_and_the_next_one_is_computed(folders):

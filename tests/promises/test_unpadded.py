@@ -13,7 +13,8 @@ import nlp_transfer as nt
 from nlp_transfer.adapters.lora import plain_network
 from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.checkpoints import encoder_of
-from nlp_transfer.training.unpadded import unpadding_of
+from nlp_transfer.data.encoded import Batch
+from nlp_transfer.training.unpadded import Unpadding, unpadding_of
 from tests.adapters_at_random import move_weights
 from tests.conftest import FAMILIES
 
@@ -172,6 +173,24 @@ def test_a_device_is_not_asked_how_many_tokens_there_are(checkpoint):
     (layout,) = unpadding.arguments(batch_of(LENGTHS), device).values()
     assert {layout.tokens.device, layout.positions.device, layout.firsts.device} == {device}
     assert layout.tokens.shape == (sum(LENGTHS),)
+
+
+def test_nor_by_training_and_answering(checkpoint, tsv, tmp_path, monkeypatch):
+    """Of each batch first what it leaves out is found, and then it is moved to the device."""
+    done, find, move = [], Unpadding.arguments, Batch.to
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.add_adapter(nt.load_sequence_classifier(str(checkpoint), task.labels), "lora", nt.LoraConfig(rank=2))
+    assert unpadding_of(model.network)  # tried here, in its own way
+    monkeypatch.setattr(Unpadding, "arguments", lambda *args: (done.append("found"), find(*args))[1])
+    monkeypatch.setattr(Batch, "to", lambda *args: (done.append("moved"), move(*args))[1])
+    model = nt.fit(model, task, train=splits.train, validation=splits.train, config=ONE_EPOCH, run_dir=tmp_path)
+    steps = len(done)
+    predictor = nt.Predictor(model, task)
+    predictor.predict(["a great film"])
+    predictor.embed(["a great film"])
+    assert len(done) > steps > 4
+    assert done == ["found", "moved"] * (len(done) // 2)
 
 
 @pytest.mark.parametrize("other", ["eager", "sdpa"])

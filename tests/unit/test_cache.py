@@ -1,5 +1,6 @@
 """What was read and tokenized once is not read and tokenized again, unless something it depends on has changed."""
 
+import importlib
 import itertools
 import json
 import os
@@ -186,6 +187,22 @@ def test_tokens_are_kept_and_made_anew_for_another_limit(rows, checkpoint, monke
     assert encode(examples, max_tokens=8) != first
     assert encode(examples.take(np.arange(40)[::1])) == first
     assert len(calls) == 4
+
+
+def test_tokens_are_made_anew_when_the_code_of_a_users_task_changes(rows, checkpoint, tmp_path, monkeypatch):
+    examples = read_text_file(str(rows), nt.TextData(train=""), Notes(), multi_label=False)
+    model = nt.load_sequence_classifier(checkpoint, XY)
+    source = (
+        "import nlp_transfer as nt\nclass Own(nt.TextClassification):\n    def _label_ids(self, example): return {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for label in (0, 1):
+        (tmp_path / "own_task.py").write_text(source.format(label))
+        monkeypatch.delitem(sys.modules, "own_task", raising=False)
+        importlib.invalidate_caches()
+        split = importlib.import_module("own_task").Own(labels=XY).encode(examples, model)
+        assert set(split.labels.tolist()) == {label}
 
 
 def encodings(examples, task, model):

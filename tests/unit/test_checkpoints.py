@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 
 import nlp_transfer as nt
+from tests.adapters_at_random import make_adapter
 from tests.conftest import SIZE, TEXTS
 
 LABELS = nt.LabelSet(("a", "b"))
@@ -34,6 +35,16 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(make_checkpoint, tmp_path
         file.unlink()
     with pytest.raises(nt.CheckpointError, match="tokenizer"):
         nt.load_sequence_classifier(str(folder), LABELS)
+
+
+def test_random_numbers_of_the_program_stay_as_they_are(checkpoint, tmp_path, monkeypatch):
+    """Those of GPUs, too: torch.manual_seed sets all of them."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("GPUs were seeded"))
+    before = torch.get_rng_state()
+    folder = make_adapter(checkpoint, tmp_path / "one", 1)
+    nt.load(folder)
+    nt.AdapterBank.load({"one": folder})
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_network_without_a_limit_reads_as_much_as_the_default(make_checkpoint, tmp_path):

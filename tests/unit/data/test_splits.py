@@ -148,6 +148,30 @@ def test_the_smallest_sets_give_something_to_every_part(count):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("common", ["a", "zz"])
+def test_classes_of_one_example_each_take_nothing_from_the_others(seed, common):
+    """In whatever order they come."""
+    alone = [(f"alone {i}", f"b{i}") for i in range(100)]
+    parts = split(make([*alone, *((f"{common} {i}", common) for i in range(20))]), seed=seed)
+    for part in (parts.validation, parts.test):
+        assert 1 <= classes(part)[common] <= 3
+        assert len(part) == classes(part)[common]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("common", ["a", "zz"])
+def test_sets_of_labels_that_stand_once_are_held_out_beside_those_that_stand_often(seed, common):
+    pairs = itertools.islice(itertools.combinations([f"l{i:02}" for i in range(30)], 2), 400)
+    sets = [tuple(chosen) for chosen in pairs] + [(common,)] * 100
+    texts = [TextExample(f"text {i}", labels, Source("all.csv", i)) for i, labels in enumerate(sets)]
+    parts = split(texts, seed=seed)
+    for part in (parts.validation, parts.test):
+        assert len(part) == 50
+        assert classes(part)[common] == pytest.approx(10, abs=2)
+    assert set(classes(parts.train)) == {label for labels in sets for label in labels}
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_texts_that_bear_types_in_ever_other_combinations_are_held_out_too(tmp_path, seed):
     path = tmp_path / "all.conll"
     types = [f"T{i}" for i in range(6)]

@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, plain lines elsewhere, silence from all processes but the first."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -48,7 +49,7 @@ def test_elsewhere_lines_say_how_far_it_is(shown):
 
 def test_what_was_done_before_counts_but_not_in_the_rate(shown, monkeypatch):
     clock = iter([100.0, 110.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     out = shown(terminal=False)
     with progress.progress_bar("training", 1000, 800) as bar:
         bar.advance(50)

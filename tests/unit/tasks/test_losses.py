@@ -36,6 +36,25 @@ def test_class_weights_multiply_the_loss_of_their_targets():
     assert float(tagger.loss_sum(LOGITS[None], torch.tensor([[-100, 2]]))) == pytest.approx(-float(5 * log[1, 2]))
 
 
+def test_a_weight_is_of_the_targets_own_label_with_smoothing_too():
+    """Else a rare label, which weighs much, would be taught to all targets."""
+    log, weights = LOGITS.log_softmax(dim=-1), (2.0, 1.0, 50.0)
+    by_hand = sum(-weights[gold] * (0.7 * row[gold] + 0.3 * row.mean()) for row, gold in zip(log, (0, 1), strict=True))
+    for task, batch in ((nt.TextClassification, LOGITS), (nt.Ner, LOGITS[None])):
+        own = task(labels=LABELS, class_weights=weights, label_smoothing=0.3)
+        gold = torch.tensor([0, 1]) if batch is LOGITS else torch.tensor([[0, 1]])
+        assert float(own.loss_sum(batch, gold)) == pytest.approx(float(by_hand))
+
+
+def test_so_it_is_with_several_labels_a_text():
+    task = nt.TextClassification(labels=LABELS, class_weights=(2.0, 1.0, 50.0), label_smoothing=0.2, multi_label=True)
+    gold = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    p, smooth = LOGITS.sigmoid(), gold * 0.8 + 0.1
+    losses = -(smooth * p.log() + (1 - smooth) * (1 - p).log())
+    by_hand = (losses * torch.tensor([[2.0, 1.0, 1.0], [1.0, 1.0, 1.0]])).sum()
+    assert float(task.loss_sum(LOGITS, gold)) == pytest.approx(float(by_hand))
+
+
 def test_balanced_weights_are_high_where_a_label_is_rare_and_one_on_average():
     counts = Counter(a=6, b=2)
     weights = balanced_weights(LABELS, counts)

@@ -68,6 +68,14 @@ def test_a_part_gets_what_it_gets_in_the_whole(shape, of_torch, monkeypatch):
     assert torch.equal(dropped_out(torch.ones(expected.shape), 0.3, PART), expected)
 
 
+def test_a_part_on_a_gpu_is_scaled_as_the_whole_is(monkeypatch):
+    """Not by 1 / 0.9 rounded to bf16, which is less by more than a thousandth."""
+    monkeypatch.setattr(dropout, "draw_bits", dropout.draw_as_torch)
+    values = torch.randn(3, WIDTH, HIDDEN, generator=torch.Generator().manual_seed(1)).bfloat16()
+    found = dropped_out(values, 0.1, PART)
+    assert torch.equal(found, (values.float() * found.ne(0) / 0.9).bfloat16())
+
+
 def test_other_threads_and_what_comes_after_have_torchs_own():
     def as_torch():
         torch.manual_seed(3)

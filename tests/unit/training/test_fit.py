@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nlp_transfer as nt
+from nlp_transfer.adapters.lora import plain_network
 from nlp_transfer.adapters.trainable import trainable_state
+from nlp_transfer.checkpoints import encoder_of
+from nlp_transfer.data.batching import Step
 from nlp_transfer.data.loading import Loading
-from nlp_transfer.training import fit as fit_module
+from nlp_transfer.training import fit as fit_module, resume
 from nlp_transfer.training.defaults import plan_training
 from nlp_transfer.training.loop import take_step
 from nlp_transfer.training.precision import make_accelerator
+from nlp_transfer.training.resume import restore_optimizer
 from nlp_transfer.training.state import Progress, TrainState
 
 
@@ -74,6 +80,59 @@ def test_the_model_is_that_of_the_best_epoch_and_of_equals_the_first(fit, script
     model, after = fit({"script": script})
     for name, tensor in trainable_state(model.network).items():
         assert torch.equal(tensor, after[best][name]), name
+
+
+@pytest.mark.parametrize(
+    ("progress", "done"),
+    [(Progress(), 0), (Progress(epoch=1, steps_in_epoch=2), 15), (Progress(epoch=2), 20), (Progress(epoch=3), 30)],
+)
+def test_what_was_trained_before_a_run_goes_on_is_known(progress, done):
+    """Three epochs of ten rows, in steps of one to four."""
+    steps = [Step(((0,),), 1, False), Step(((1, 2), (3, 4)), 4, False), Step(((5, 6, 7, 8, 9),), 5, True)]
+    plan = SimpleNamespace(num_epochs=3, batches=SimpleNamespace(steps=lambda _: steps))
+    run = SimpleNamespace(state=SimpleNamespace(progress=progress), plan=plan, split=range(10))
+    assert (fit_module.rows_done(run), fit_module.all_rows(run)) == (done, 30)
+
+
+def test_what_the_optimizer_counts_lies_where_the_weights_lie():
+    """As a GPU's fused AdamW demands; "meta" stands for the GPU."""
+    weight, optimizer = nn.Parameter(torch.empty(2, 3, device="meta")), SimpleNamespace(state=defaultdict(dict))
+    run = SimpleNamespace(state=SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer)))
+    saved = {"layer.weight/step": torch.tensor(3.0), "layer.weight/exp_avg": torch.zeros(2, 3)}
+    restore_optimizer(run, {"layer.weight": weight}, iter(saved.items()))
+    assert {name: tensor.device.type for name, tensor in optimizer.state[weight].items()} == {
+        "step": "meta",
+        "exp_avg": "meta",
+    }
+
+
+@pytest.mark.parametrize(("is_sharded", "limit"), [(False, 64), (True, None)])
+def test_a_limit_of_memory_is_left_behind_where_passes_cannot_be_made_smaller(monkeypatch, is_sharded, limit):
+    monkeypatch.setattr(resume, "means_gradients", lambda _: is_sharded)
+    accelerator = SimpleNamespace(num_processes=1, process_index=0, scaler=None)
+    state = SimpleNamespace(progress=Progress(), optimizer=SimpleNamespace(optimizer=None))
+    run = SimpleNamespace(network=nn.Linear(1, 1), state=state, accelerator=accelerator)
+    saved = {"progress": asdict(Progress(step=7)), "max_tokens": [64], "scaler": None}
+    resume.restore(run, saved, SimpleNamespace(weights={}, optimizer={}))
+    assert (state.progress.step, state.progress.max_tokens) == (7, limit)
+
+
+def test_a_model_that_was_trained_is_trained_again_in_the_precision_asked_for(checkpoint, tsv, tmp_path):
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    task = nt.TextClassification.for_splits(splits, nt.TextClassificationConfig())
+    model = nt.add_adapter(nt.load_sequence_classifier(checkpoint, task.labels), "lora", nt.LoraConfig(rank=2))
+    seen: set[torch.dtype] = set()
+    layer = encoder_of(plain_network(model)).encoder.layer[0].intermediate.dense
+    layer.register_forward_hook(lambda *found: seen.add(found[-1].dtype))
+    for number, precision in enumerate(["bf16", "bf16", "no", "bf16"]):
+        config = nt.TrainingConfig(num_epochs=1, batch_size=8, mixed_precision=precision)
+        seen.clear()
+        parts = {"train": splits.train, "validation": splits.validation}
+        model = nt.fit(model, task, **parts, config=config, run_dir=tmp_path / str(number))
+        assert (torch.bfloat16 in seen) == (precision == "bf16"), number
+        seen.clear()
+        nt.evaluate(model, task, "validation", splits.validation)
+        assert seen == {torch.float32}
 
 
 def test_a_run_stops_when_the_score_has_not_risen_for_as_many_epochs_as_allowed(fit, tmp_path):

@@ -63,6 +63,19 @@ def test_the_first_version_of_control_groups_is_read_too(machine):
     assert free_memory() == 3 * GIB
 
 
+def test_what_is_not_told_counts_as_used(machine):
+    files = second(8 * GIB, 6 * GIB)
+    del files["memory.stat"]
+    machine("0::/\n", {".": files})
+    assert free_memory() == 2 * GIB
+
+
+@pytest.mark.parametrize("own_groups", ["", "\nnonsense\n0::/\n", "0::/../x\n", "7:memory\n"])
+def test_lines_that_say_nothing_end_nothing(machine, own_groups):
+    machine(own_groups, {})
+    assert free_memory() == 512 * GIB
+
+
 def test_a_group_that_holds_more_than_its_limit_has_nothing_left(machine):
     machine("0::/\n", {".": second(GIB, 2 * GIB)})
     assert free_memory() == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from torch.distributed import TCPStore
 
-from nlp_transfer.training import watchdog
+from nlp_transfer.training import processes, watchdog
 
 
 @pytest.fixture
@@ -18,6 +20,16 @@ def store(monkeypatch):
     monkeypatch.setenv("MASTER_PORT", str(held.port))
     monkeypatch.setattr(watchdog, "BEAT", 0.001)
     return held
+
+
+def test_processes_wait_for_each_other_longer_than_a_checkpoint_takes(monkeypatch):
+    """NCCL would end them after ten minutes."""
+    asked = {}
+    monkeypatch.setattr(
+        processes, "PartialState", lambda **options: asked.update(options) or SimpleNamespace(num_processes=1)
+    )
+    processes.processes()
+    assert asked["timeout"] >= timedelta(hours=1)
 
 
 def test_the_last_sign_of_a_process_is_that_it_left_and_nothing_runs_on(store):
