@@ -62,7 +62,7 @@ def cached(kind: str, key: Sequence[Any], write: Callable[[Path], None], load: C
 @contextmanager
 def writable(folder: Path) -> Iterator[Path]:
     """The folder, locked; or a temporary one, and a line that says so."""
-    lock = FileLock(folder.with_suffix(".lock"), fallback_to_soft=False)  # which stays after a kill
+    lock = FileLock(folder.with_suffix(".lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

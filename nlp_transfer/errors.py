@@ -95,9 +95,9 @@ def did_you_mean(name: str, allowed: Collection[str]) -> str:
     """A sentence that offers the nearest allowed name, or nothing; starts with a blank. Of very many names, nothing:
     they are compared one by one.
     """
-    if len(allowed) > MAX_COMPARED:
-        return ""
     in_other_case = [other for other in allowed if other.casefold() == name.casefold()]
+    if not in_other_case and len(allowed) > MAX_COMPARED:
+        return ""
     close = in_other_case or difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -81,9 +81,12 @@ def own_code_sha256(task: type) -> str:
     return own_files_sha256({"__main__", *recipes, *modules_of(task)})
 
 
-def task_code_sha256(task: type) -> str:
-    """Of the user's code that defines the task."""
-    return own_files_sha256(modules_of(task))
+def task_code_sha256(task: type) -> str | None:
+    """Of the user's code that defines the task; None where that is in no file, as in a notebook."""
+    names = modules_of(task) - {"builtins"}
+    if any(getattr(sys.modules.get(name), "__file__", None) is None for name in names):
+        return None
+    return own_files_sha256(names)
 
 
 def modules_of(task: type) -> set[str]:

@@ -11,7 +11,6 @@ from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.inspection import read_json, read_shapes, refuse_odd_files
 from nlp_transfer.metrics import Metrics
-from nlp_transfer.tasks.config import MIN_TOKENS
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -99,7 +98,7 @@ def check_fields(raw: dict[str, Any], path: Path) -> None:
         isinstance(value, str) or (key, value) == ("revision", None) for key, value in raw["checkpoint"].items()
     ):
         raise damaged(path, "checkpoint holds something else than words")
-    if raw["max_tokens"] < MIN_TOKENS:
+    if raw["max_tokens"] < 1:
         raise damaged(path, f"max_tokens is {raw['max_tokens']}")
 
 

@@ -95,7 +95,7 @@ def predict(
 
 def is_named(model: str) -> bool:
     """Whether it is NAME=FOLDER, and not a folder with such a name."""
-    return "=" in model and not Path(model).expanduser().exists()
+    return "=" in model and not Path(model).exists()
 
 
 def serve(
@@ -111,7 +111,7 @@ def serve(
     Args:
         models: Models, each as FOLDER or NAME=FOLDER, as requests shall name them; or one bank of several. A folder may
             be user/name[@revision] on the Hub.
-        host: Address to listen at; 0.0.0.0 for all of the machine's.
+        host: Address to listen at; 0.0.0.0, or :: with IPv6, for all of the machine's.
         port: Port to listen at.
         max_waiting: Requests that may wait; others are told to come later.
         max_batch: Requests that are computed together.

@@ -128,7 +128,7 @@ def copies_of(known: ExampleStore[Example], part: ExampleStore[Example]) -> IntA
 def hold_out(
     examples: ExampleStore[Example], count: int, rng: random.Random
 ) -> tuple[ExampleStore[Example], ExampleStore[Example]]:
-    """(rest, held out): about ``count`` examples, of every stratum its share, but never all of a stratum."""
+    """(rest, held out): about ``count`` examples, of every stratum its share, and of every class some that stay."""
     groups, stratum, names = groups_of_copies(examples)
     sizes = np.bincount(groups)
     order = np.argsort(stratum, kind="stable")
@@ -145,7 +145,8 @@ def hold_out(
                 continue  # too many copies of one text; a smaller group may still fit
             drawn.append(place)
             owed -= of_members[place]
-        owed = min(owed, 1.0)  # and not what a hundred strata of one example each fall short
+        largest = max(of_members) if len(members) > 1 else 1
+        owed = min(owed, largest)  # and not what a hundred strata of one example each fall short
         taken[members[drawn]] = True
     is_alone = (np.diff(bounds) == 1)[stratum]
     spare = is_alone if taken.any() else ~taken

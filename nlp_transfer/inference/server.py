@@ -131,14 +131,14 @@ def record_of(answer: Any) -> dict[str, Any]:
 
 def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
     """Until SIGTERM or Ctrl-C: then what has come in is answered, and nothing else is taken."""
+    is_ipv6 = ":" in host
+    place = f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}"
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConfigError(
-            f"The server cannot listen at {host}:{port}: {error.strerror}. Take another --port."
-        ) from error
-    print(f"{counted(len(bank.names), 'adapter')} at http://{host}:{port}: {', '.join(bank.names)}", flush=True)
+        raise ConfigError(f"The server cannot listen at {place}: {error.strerror}. Take another --port.") from error
+    print(f"{counted(len(bank.names), 'adapter')} at http://{place}: {', '.join(bank.names)}", flush=True)
     config = uvicorn.Config(make_app(bank, limits), log_level="warning", timeout_graceful_shutdown=GRACE)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the server takes them itself, and sends them once more when it is done

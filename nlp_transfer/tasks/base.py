@@ -24,7 +24,7 @@ from nlp_transfer.fingerprints import task_code_sha256, tokenizer_key
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import Score
 from nlp_transfer.reporting.progress import Bar, say
-from nlp_transfer.tasks.config import OnUnseenLabel
+from nlp_transfer.tasks.config import MIN_TOKENS, OnUnseenLabel
 
 E = TypeVar("E", TextExample, TaggedExample)
 P = TypeVar("P")
@@ -71,19 +71,19 @@ class Task(ABC, Generic[E, P]):
 
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
         """Rows for the network; every label of ``examples`` must be known. Kept in the cache, and read from there,
-        where the examples have a fingerprint and the tokenizer has one.
+        where the examples, the tokenizer and the task's code have a fingerprint.
         """
         padding = padding_of(model)
         rows = self.rows(examples, model)
         content = getattr(examples, "fingerprint", None)
-        keys: list[str | None] = [content]
+        keys: list[str | None] = [content, task_code_sha256(type(self))]
         if content is not None:
             keys.append(tokenizer_key(model.tokenizer))  # which takes milliseconds
         if None in keys:
             return pack(rows, padding, token_labels=self.token_labels)
         return cached(
             "tokens",
-            [*keys, repr(self), task_code_sha256(type(self)), self.token_limit(model)],
+            [*keys, repr(self), self.token_limit(model)],
             lambda folder: save_rows(rows, padding, folder, token_labels=self.token_labels),
             lambda folder: load_rows(folder, padding),
         )
@@ -117,15 +117,14 @@ class Task(ABC, Generic[E, P]):
         """What a saved model needs beside its weights to be used again, as plain values."""
 
     def token_limit(self, model: Model) -> int:
-        """Raises ConfigError when more is asked for than the checkpoint takes."""
-        if self.max_tokens is None:
-            return min(model.max_tokens, DEFAULT_MAX_TOKENS)
-        if self.max_tokens > model.max_tokens:
+        """Raises ConfigError when more is asked for than the checkpoint takes, or hardly a word fits."""
+        limit = min(model.max_tokens, DEFAULT_MAX_TOKENS) if self.max_tokens is None else self.max_tokens
+        if not MIN_TOKENS <= limit <= model.max_tokens:
             raise ConfigError(
-                f"max_tokens must be at most {model.max_tokens} with checkpoint '{model.origin.name}', "
-                f"got {self.max_tokens}."
+                f"max_tokens must be at least {MIN_TOKENS}, and at most {model.max_tokens} with checkpoint "
+                f"'{model.origin.name}', got {limit}."
             )
-        return self.max_tokens
+        return limit
 
 
 def padding_of(model: Model) -> Padding:

@@ -102,12 +102,14 @@ class Draws:
         draw = draw_bits if input.device.type == "cpu" else draw_as_torch
         place = self.part.place_in(input.shape) if self.part is not None else None
         if place is None:
-            return input * draw(input.shape, p, input)
-        dim, own = place
-        drawn = draw(own.out_of(input.shape, dim), p, input).narrow(dim, own.start, own.size)
+            drawn = draw(input.shape, p, input)
+        else:
+            dim, own = place
+            of_all = draw(own.out_of(input.shape, dim), p, input)
+            drawn = of_all.narrow(dim, own.start, own.size).clone()  # the backward pass holds this, and not all rows'
         if draw is draw_as_torch:  # its factor is rounded to the input's type, that of a whole micro-batch is not
             return input * drawn.ne(0) / (1 - p)
-        return input * drawn.clone()  # the backward pass holds this, and not the draw for all rows
+        return input * drawn
 
 
 class Swap:

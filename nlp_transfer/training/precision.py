@@ -23,6 +23,8 @@ from nlp_transfer.training.config import MixedPrecision, TrainingConfig
 from nlp_transfer.training.processes import processes
 from nlp_transfer.training.zero import uses_zero
 
+ORIGINAL = "_original_forward"
+"""The attribute in which accelerate keeps a network's own forward pass."""
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
 
 
@@ -75,22 +77,29 @@ def choose_precision(wanted: MixedPrecision, device: torch.device) -> str:
 
 
 def unwrap(network: nn.Module) -> None:
-    """Take off what accelerate has put around the network's forward pass for mixed precision. accelerate leaves a mark
-    behind, for which the next run would be computed in fp32.
+    """Take off what accelerate has put around the network's forward pass for mixed precision. (accelerate itself leaves
+    a mark behind, for which the next run would be computed in fp32, and takes off decorators of transformers, too.)
     """
-    plain = extract_model_from_parallel(network, keep_fp32_wrapper=False, keep_torch_compile=False)
-    vars(plain).pop("_is_accelerate_prepared", None)
+    own = vars(extract_model_from_parallel(network, keep_torch_compile=False))
+    own.pop("_is_accelerate_prepared", None)
+    if (original := own.pop(ORIGINAL, None)) is not None:
+        own["forward"] = original
 
 
 @contextmanager
 def computing_in_fp32(network: nn.Module) -> Iterator[None]:
-    """Within, that is not around it."""
-    around = vars(network).pop("forward", None)
+    """Within, that is not around it, and products are not rounded to TF32."""
+    own, products = vars(network), torch.get_float32_matmul_precision()
+    around = own.get("forward")
+    torch.set_float32_matmul_precision("highest")
     try:
+        if ORIGINAL in own:
+            own["forward"] = own[ORIGINAL]
         yield
     finally:
-        if around is not None:
-            vars(network)["forward"] = around
+        torch.set_float32_matmul_precision(products)
+        if ORIGINAL in own:
+            own["forward"] = around
 
 
 def precision_name(mixed_precision: str) -> str:

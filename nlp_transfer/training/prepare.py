@@ -70,6 +70,7 @@ def prepare(
     split = task.encode(train, model)
     say_cut(split, "train", task.token_limit(model))
     network = model.network
+    unwrap(network)  # it may come from a run that an error has ended
     if config.dropout is not None:
         set_dropout(network, config.dropout)
     plan = plan_training(
@@ -91,7 +92,6 @@ def prepare(
         shard(accelerator, network)
     network.to(accelerator.device)
     unpadding = None if is_sharded(accelerator) or uses_zero() else unpadding_of(network)
-    unwrap(network)  # it may come from a run that an error has ended
     # the mode for evaluation leaves out DDP: gradients are summed over processes once a step, in `parallel`
     prepared = accelerator.prepare_model(network, evaluation_mode=True)
     adamw = make_optimizer(network, config, plan.learning_rate, network.config.num_hidden_layers)

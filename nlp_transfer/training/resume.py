@@ -73,7 +73,10 @@ class Origin:
             if changed := differences(before.get(kind, {}), self.made_with[kind]):
                 said += f" Other than before: {', '.join(changed)} ({effect})."
         limits = [limit for limit in state["max_tokens"] if limit is not None]
-        return said + (f" A forward pass holds at most {min(limits):,} tokens, as found before." if limits else "")
+        is_split = self.made_with["passes"]["sharded"] or self.made_with["passes"]["DeepSpeed"]
+        if not limits or is_split:  # whose passes cannot be made smaller
+            return said
+        return f"{said} A forward pass holds at most {min(limits):,} tokens, as found before."
 
 
 EFFECTS = {

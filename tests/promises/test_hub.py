@@ -328,7 +328,7 @@ def test_what_was_pulled_and_is_pushed_again_costs_nothing(run_dir, checkpoint, 
         shutil.copytree(run_dir, tmp_path / "other")
         model = tmp_path / "other" / "model"
         raw = json.loads((model / "manifest.json").read_text())
-        (model / "manifest.json").write_text(json.dumps(raw | {"max_tokens": 5}))
+        (model / "manifest.json").write_text(json.dumps(raw | {"max_tokens": 10}))
         commits = len(hub.commits(REPO))
         taken = tell(hub, "push", tmp_path / "other", REPO, "--base-model", BASE, "--tag", "v1")
         assert (taken.returncode, "has a tag 'v1' already" in taken.stderr) == (2, True)

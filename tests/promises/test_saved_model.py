@@ -174,7 +174,6 @@ MANIFESTS = {
     "hashes in a list": lambda raw: raw.update(sha256=[]),
     "a limit that is a word": lambda raw: raw.update(max_tokens="many"),
     "a limit of nothing": lambda raw: raw.update(max_tokens=0),
-    "a limit without room for a word": lambda raw: raw.update(max_tokens=2),
     "no base": lambda raw: raw.update(checkpoint={}),
     "a field too many": lambda raw: raw.update(more=1),
     "another format": lambda raw: raw.update(format=99),
@@ -192,16 +191,17 @@ def test_a_manifest_that_says_something_impossible_is_refused(checkpoint, tsv, t
         nt.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("limit", [2, 100_000])
 @pytest.mark.parametrize("adapter", ["head", "none"])
-def test_a_limit_beyond_the_networks_own_is_refused_when_it_is_loaded(checkpoint, tsv, tmp_path, adapter):
+def test_a_limit_that_cannot_be_is_refused_when_it_is_loaded(checkpoint, tsv, tmp_path, adapter, limit):
     """And not at the first text, in a bank together with those of others."""
     save(checkpoint, tsv, "text_classification", adapter, tmp_path / "model")
     path = tmp_path / "model" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_tokens": 100_000}))
-    with pytest.raises(nt.ConfigError, match="max_tokens must be at most"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_tokens": limit}))
+    with pytest.raises(nt.ConfigError, match="max_tokens must be at least 8, and at most"):
         nt.load(tmp_path / "model")
     if adapter == "head":
-        with pytest.raises(nt.ConfigError, match="max_tokens must be at most"):
+        with pytest.raises(nt.ConfigError, match="max_tokens must be at least 8, and at most"):
             nt.AdapterBank.load({"a": tmp_path / "model"})
 
 

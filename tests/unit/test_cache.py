@@ -205,6 +205,15 @@ def test_tokens_are_made_anew_when_the_code_of_a_users_task_changes(rows, checkp
         assert set(split.labels.tolist()) == {label}
 
 
+def test_tokens_of_a_task_that_is_in_no_file_are_not_kept(rows, checkpoint, own_cache):
+    """As in a notebook: whether it has changed cannot be seen."""
+    examples = read_text_file(str(rows), nt.TextData(train=""), Notes(), multi_label=False)
+    model = nt.load_sequence_classifier(checkpoint, XY)
+    own = type("Own", (nt.TextClassification,), {"__module__": "a_cell"})
+    own(labels=XY).encode(examples, model)
+    assert not (own_cache / "tokens").exists()
+
+
 def encodings(examples, task, model):
     """From the cache, or made for it; and made without it."""
     indices = tuple(range(len(examples)))

@@ -159,6 +159,14 @@ def test_classes_of_one_example_each_take_nothing_from_the_others(seed, common):
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_of_texts_that_stand_many_times_about_a_tenth_is_held_out_too(seed):
+    copied = [(f"text {i} of {label}", f"b{label:02}") for label in range(25) for i in (0, 1) for _ in range(20)]
+    parts = split(make(copied + [(f"ordinary {i}", "a") for i in range(20)]), seed=seed)
+    for part in (parts.validation, parts.test):
+        assert len(part) == pytest.approx(102, abs=20)
+
+
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("common", ["a", "zz"])
 def test_sets_of_labels_that_stand_once_are_held_out_beside_those_that_stand_often(seed, common):
     pairs = itertools.islice(itertools.combinations([f"l{i:02}" for i in range(30)], 2), 400)

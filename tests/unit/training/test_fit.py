@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,24 @@ def test_a_model_that_was_trained_is_trained_again_in_the_precision_asked_for(ch
         seen.clear()
         nt.evaluate(model, task, "validation", splits.validation)
         assert seen == {torch.float32}
+
+
+def test_a_run_that_an_error_ended_leaves_no_precision_behind(checkpoint, tsv, tmp_path):
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    labels = nt.LabelSet(("blame", "praise"))
+    model = nt.load_sequence_classifier(checkpoint, labels)
+    seen: set[torch.dtype] = set()
+    layer = encoder_of(model.network).encoder.layer[0].intermediate.dense
+    layer.register_forward_hook(lambda *found: seen.add(found[-1].dtype))
+    for number, precision in enumerate(["bf16", "no"]):
+        task = Scripted(labels=labels, script=() if precision == "bf16" else (0.5,))  # no score: an IndexError
+        config = nt.TrainingConfig(num_epochs=1, batch_size=8, mixed_precision=precision)
+        seen.clear()
+        parts = {"train": splits.train, "validation": splits.validation}
+        with pytest.raises(IndexError) if precision == "bf16" else nullcontext():
+            nt.fit(model, task, **parts, config=config, run_dir=tmp_path / str(number))
+    assert seen == {torch.float32}
+    assert model.network(input_ids=torch.tensor([[1, 2]]), return_dict=False)[0].shape == (1, 2)
 
 
 def test_a_run_stops_when_the_score_has_not_risen_for_as_many_epochs_as_allowed(fit, tmp_path):
