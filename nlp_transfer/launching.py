@@ -11,6 +11,7 @@ import os
 import re
 import select
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,6 +34,9 @@ from nlp_transfer.signals import exit_with, noting_stops, stop_at_once
 C = TypeVar("C")
 
 EXIT_INTERRUPTED = 130
+MAIN_IS_HEARD = 10
+"""Seconds that other processes leave the main one to find what is wrong with the input. A launcher ends all when the
+first one ends, and the reason would be lost."""
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 NOT_WORDS = re.compile(r"[─-╿-]{3,}|[│╭╮╰╯]")
 
@@ -96,7 +100,9 @@ def fail(message: str, code: int, kind: str = "error") -> int:
     with suppress(BrokenPipeError):  # the exit code says it too
         if is_main_process():
             print(line, file=sys.stderr, flush=True)
-        elif code == EXIT_FAILURE:  # what is wrong with the input, every process finds; this may be of one alone
+        elif code in (EXIT_BAD_INPUT, EXIT_FAILURE):
+            if code == EXIT_BAD_INPUT:  # the main process finds that, too: it says it, and the launcher ends the others
+                time.sleep(MAIN_IS_HEARD)
             print(f"[process {os.environ['RANK']}] {line}", file=sys.stderr, flush=True)
     return code
 

@@ -121,8 +121,8 @@ class Task(ABC, Generic[E, P]):
         limit = min(model.max_tokens, DEFAULT_MAX_TOKENS) if self.max_tokens is None else self.max_tokens
         if not MIN_TOKENS <= limit <= model.max_tokens:
             raise ConfigError(
-                f"max_tokens must be at least {MIN_TOKENS}, and at most {model.max_tokens} with checkpoint "
-                f"'{model.origin.name}', got {limit}."
+                f"max_tokens must be from {MIN_TOKENS} to {model.max_tokens} with checkpoint '{model.origin.name}', "
+                f"got {limit}."
             )
         return limit
 

@@ -51,7 +51,7 @@ BAD_TEXT = {
     "a Hub id that cannot be": (GOOD, ["--checkpoint", "a--b"], "'a--b'"),
     "no target modules": (GOOD, ["--lora.target-modules"], "at least one linear layer"),
     "unknown target modules": (GOOD, ["--lora.target-modules", "q_proj"], "end in ['dense', 'key', 'query', 'value']"),
-    "more tokens than the checkpoint takes": (GOOD, ["--task.max-tokens", "4096"], "max_tokens must be at most 62"),
+    "more tokens than the checkpoint takes": (GOOD, ["--task.max-tokens", "4096"], "max_tokens must be from 8 to 62"),
     "an unknown metric": (GOOD, ["--training.selection-metric", "bleu"], "selection_metric must be one of accuracy"),
     "fp16 without a GPU": (GOOD, ["--training.mixed-precision", "fp16"], "needs a CUDA GPU"),
 }  # fmt: skip

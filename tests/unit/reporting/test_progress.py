@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from nlp_transfer import launching
+from nlp_transfer.errors import EXIT_BAD_INPUT
 from nlp_transfer.reporting import progress
 
 
@@ -54,6 +56,20 @@ def test_what_was_done_before_counts_but_not_in_the_rate(shown, monkeypatch):
     with progress.progress_bar("training", 1000, 800) as bar:
         bar.advance(50)
     assert out.getvalue() == "training: 850 of 1,000, 5 examples/s, 30 s left\n"
+
+
+def test_another_process_says_what_is_wrong_with_the_input_where_the_main_one_does_not(monkeypatch, capsys):
+    """After it has waited: a launcher ends all processes when the first one ends."""
+    waited = []
+    monkeypatch.setattr(launching, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setenv("RANK", "1")
+    assert launching.fail("no such file", EXIT_BAD_INPUT) == EXIT_BAD_INPUT
+    assert waited == [launching.MAIN_IS_HEARD]
+    assert capsys.readouterr().err == "[process 1] error: no such file\n"
+    monkeypatch.setenv("RANK", "0")
+    assert launching.fail("no such file", EXIT_BAD_INPUT) == EXIT_BAD_INPUT
+    assert len(waited) == 1
+    assert capsys.readouterr().err == "error: no such file\n"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
