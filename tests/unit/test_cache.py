@@ -197,11 +197,12 @@ def test_tokens_are_made_anew_when_the_code_of_a_users_task_changes(rows, checkp
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "changing_task", None)  # afterwards there is none again
     for label in (0, 1):
-        (tmp_path / "own_task.py").write_text(source.format(label))
-        monkeypatch.delitem(sys.modules, "own_task", raising=False)
+        (tmp_path / "changing_task.py").write_text(source.format(label))
+        del sys.modules["changing_task"]
         importlib.invalidate_caches()
-        split = importlib.import_module("own_task").Own(labels=XY).encode(examples, model)
+        split = importlib.import_module("changing_task").Own(labels=XY).encode(examples, model)
         assert set(split.labels.tolist()) == {label}
 
 
