@@ -185,9 +185,8 @@ def load_network(
     """The network in fp32 and evaluation mode, and the names of the tensors that the checkpoint did not hold."""
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch's own also seeds all GPUs, whose numbers are the program's
+            # torch.manual_seed would also seed all GPUs, whose numbers are the program's
+            torch.default_generator.manual_seed(seed)
             network, info = AUTO[head].from_pretrained(
                 folder,
                 id2label=dict(enumerate(labels.names)),

@@ -96,6 +96,25 @@ class Task(ABC, Generic[E, P]):
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss summed over targets, of shape ``()``; the caller divides by their number in the whole step."""
 
+    def cross_entropy_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Shapes: logits ``(targets, labels)``, labels ``(targets,)``. The loss of a target is multiplied by the weight
+        of its own label. (torch's ``weight`` weighs what smoothing gives to other labels by theirs, so that a rare one
+        is taught to every target.)
+        """
+        losses = F.cross_entropy(
+            logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        weights = self.weights_like(losses)
+        if weights is None:
+            return losses.sum()
+        return (losses * weights[labels.clamp(min=0)]).sum()  # of what has no target the loss is 0
+
+    def weights_like(self, losses: Tensor) -> Tensor | None:
+        """``class_weights`` in the type and place of ``losses``, of shape ``(labels,)``."""
+        if self.class_weights is None:
+            return None
+        return moved(torch.tensor(self.class_weights, dtype=losses.dtype), losses.device)
+
     @abstractmethod
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         """What the logits of one batch say of each of its rows."""
@@ -178,22 +197,6 @@ def refuse_unknown(labels: LabelSet, examples: ExampleStore[Any]) -> None:
                 f"{source}: label '{label}' is none of the model's: {quoted(labels.names)}."
                 f"{did_you_mean(label, labels.names)}"
             )
-
-
-def cross_entropy_sum(
-    logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None, label_smoothing: float
-) -> Tensor:
-    """Shapes: logits ``(targets, labels)``, labels ``(targets,)``. The loss of a target is multiplied by the weight of
-    its own label. (torch's ``weight`` weighs what smoothing gives to other labels by theirs, so that a rare one is
-    taught to every target.)
-    """
-    losses = F.cross_entropy(
-        logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="none"
-    )
-    if class_weights is None:
-        return losses.sum()
-    weights = moved(torch.tensor(class_weights, dtype=losses.dtype), losses.device)
-    return (losses * weights[labels.clamp(min=0)]).sum()  # of what has no target the loss is 0
 
 
 def balanced_weights(labels: LabelSet, counts: Counter[str]) -> tuple[float, ...]:

@@ -22,15 +22,7 @@ from nlp_transfer.errors import DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet, Span, spans_of, split_tag
 from nlp_transfer.metrics import ENTITY_METRICS, Score, score_entities
 from nlp_transfer.reporting.progress import progress_bar
-from nlp_transfer.tasks.base import (
-    Piece,
-    Probabilities,
-    Task,
-    balanced_weights,
-    cross_entropy_sum,
-    in_chunks,
-    with_unseen,
-)
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
 from nlp_transfer.tasks.config import NerConfig
 
 
@@ -112,7 +104,7 @@ class Ner(Task[TaggedExample, Tagging]):
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Shapes: logits ``(rows, tokens, labels)``; labels ``(rows, tokens)``."""
-        return cross_entropy_sum(logits.flatten(0, 1), labels.flatten(), self.class_weights, self.label_smoothing)
+        return self.cross_entropy_sum(logits.flatten(0, 1), labels.flatten())
 
     def pieces(self, logits: Tensor, split: EncodedSplit, indices: Indices) -> list[Piece]:
         probabilities = torch.softmax(logits.float(), dim=-1).cpu().numpy()

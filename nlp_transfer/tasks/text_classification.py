@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.checkpoints import HeadKind, Model
-from nlp_transfer.data.encoded import EncodedSplit, Indices, Row, moved
+from nlp_transfer.data.encoded import EncodedSplit, Indices, Row
 from nlp_transfer.data.examples import TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.long_texts import LongTexts, pieces_of
@@ -25,15 +25,7 @@ from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
 from nlp_transfer.reporting.progress import progress_bar
-from nlp_transfer.tasks.base import (
-    Piece,
-    Probabilities,
-    Task,
-    balanced_weights,
-    cross_entropy_sum,
-    in_chunks,
-    with_unseen,
-)
+from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
 from nlp_transfer.tasks.config import THRESHOLD, TextClassificationConfig
 
 
@@ -157,10 +149,10 @@ class TextClassification(Task[TextExample, Classification]):
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Shapes: logits ``(rows, labels)``; labels ``(rows,)``, or ``(rows, labels)`` with multi_label."""
         if not self.multi_label:
-            return cross_entropy_sum(logits, labels, self.class_weights, self.label_smoothing)
+            return self.cross_entropy_sum(logits, labels)
         counts = (labels != IGNORE_INDEX).to(logits.dtype)
-        if self.class_weights is not None:  # of targets that hold the label, and no other part of the loss
-            weights = moved(torch.tensor(self.class_weights, dtype=logits.dtype), logits.device)
+        weights = self.weights_like(logits)
+        if weights is not None:  # of targets that hold the label, and no other part of the loss
             counts = counts * torch.where(labels > 0, weights, 1)
         smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")

@@ -122,10 +122,8 @@ def restore(run: Run, state: Mapping[str, Any], checkpoint: Checkpoint | None) -
     as_many = len(limits) == run.accelerator.num_processes
     known = [limit for limit in limits if limit is not None]
     progress.max_tokens = limits[run.accelerator.process_index] if as_many else min(known, default=None)
-    if means_gradients(
-        run.accelerator
-    ):  # its passes cannot be made smaller; the limit is that of a run that was not so
-        progress.max_tokens = None
+    if means_gradients(run.accelerator):
+        progress.max_tokens = None  # the limit is that of a run whose passes could be made smaller
     if run.accelerator.scaler is not None and state["scaler"] is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
 
