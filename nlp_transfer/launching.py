@@ -29,6 +29,7 @@ from nlp_transfer.errors import (
     Interrupted,
     NlpTransferError,
 )
+from nlp_transfer.folder_locks import leave
 from nlp_transfer.signals import exit_with, noting_stops, stop_at_once
 
 C = TypeVar("C")
@@ -46,8 +47,13 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
 
     def work() -> None:
         config = parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run)
-        with noting_stops(getattr(config, "run_dir", None)):
-            run(config)
+        run_dir = None if getattr(config, "dry_run", False) else getattr(config, "run_dir", None)
+        try:
+            with noting_stops(run_dir):
+                run(config)
+        finally:
+            if run_dir is not None:
+                leave(run_dir)
 
     with stop_at_once():
         code = guarded(work)

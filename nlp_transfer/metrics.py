@@ -120,7 +120,8 @@ def score_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[s
         types, *(Counter(span.label for _, span in side.elements()) for side in (correct, found, wanted))
     )
     metrics = {"f1": f1, "precision": precision, "recall": recall, "strict_f1": strict_f1}
-    metrics["macro_f1"] = mean(row.f1 for row in per_label if row.support)
+    occurring = {span.label for side in (found, wanted) for _, span in side}
+    metrics["macro_f1"] = mean(row.f1 for row in per_label if row.label in occurring)
     words = confusion(word_types(predicted), word_types(gold), [OUTSIDE, *types])
     return Score(metrics, per_label, words)
 

@@ -37,11 +37,12 @@ from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
 from nlp_transfer.durable import replace_file
 from nlp_transfer.errors import ConfigError
+from nlp_transfer.folder_locks import leave
 from nlp_transfer.labels import says_nothing
 from nlp_transfer.metrics import LabelScore, Metrics
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.reporting.tables import markdown_table
-from nlp_transfer.signals import RECEIVED
+from nlp_transfer.signals import RECEIVED, STOPPED_FILE
 from nlp_transfer.training.checkpointing import LOG_FILE
 from nlp_transfer.training.evaluate import Evaluation
 from nlp_transfer.training.log import (
@@ -60,19 +61,21 @@ from nlp_transfer.training.log import (
 )
 from nlp_transfer.training.precision import precision_name
 from nlp_transfer.training.processes import processes
+from nlp_transfer.training.saving import take_folder
 
 NUM_WRONG_SHOWN = 8
 MAX_TEXT_SHOWN = 120
 
 
 def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False) -> None:
-    """Say what was recognised in the data; make the folder, and stage settings and held-out examples there.
+    """Say what was recognised in the data; take the folder until ``finish_run``, and stage settings and held-out
+    examples there.
 
     They take their places when training begins, so that a run that never gets there leaves a finished one whole. A dry
     run writes nothing.
 
-    Raises ConfigError when the folder holds a finished run, unless ``overwrite``, and when its ``model`` is not ours to
-    replace.
+    Raises ConfigError when the folder holds a finished run, unless ``overwrite``; when another run is at work in it;
+    and when its ``model`` is not ours to replace.
     """
     refuse_other_content(run_dir / "model")
     if run_dir.exists() and not run_dir.is_dir():
@@ -88,8 +91,9 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     say(sizes)
     if dry_run:
         return
+    take_folder(run_dir)
+    refuse_finished(run_dir, overwrite=overwrite)  # that may have been waited for
     if processes().is_main_process:
-        run_dir.mkdir(parents=True, exist_ok=True)
         write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
         write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
         seen = [sizes, *splits.notes, *map(described, findings)]
@@ -119,9 +123,11 @@ def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], ta
         write_json(run_dir / SUMMARY_FILE, summary)
         report = write_report(run_dir, model, evaluation, summary, records)
         replace_file(run_dir / REPORT_FILE, report.encode())
+        (run_dir / STOPPED_FILE).unlink(missing_ok=True)
         RECEIVED.is_late = True  # with the next file the run is finished
         write_json(run_dir / METRICS_FILE, {evaluation.part: evaluation.metrics})
         closing_lines(run_dir, evaluation, records)
+        leave(run_dir)
     processes().wait_for_everyone()
     return evaluation.metrics
 

@@ -1,4 +1,6 @@
-"""What asks a run to stop: Ctrl-C, a scheduler's SIGTERM, or SIGUSR1, which it sends ahead of time."""
+"""What asks a run to stop: Ctrl-C, a scheduler's SIGTERM, SIGUSR1, which it sends ahead of time, or a terminal that is
+closed.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from types import FrameType
 from typing import NoReturn
 
 from nlp_transfer.durable import replace_file
-from nlp_transfer.errors import EXIT_STOPPED, Interrupted
+from nlp_transfer.errors import EXIT_STOPPED, ConfigError, Interrupted
+from nlp_transfer.folder_locks import is_taken, leave, take
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
-"""SIGUSR1 is not known on Windows."""
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+"""Windows does not know the last two. What whoever started us has ignored stays ignored, as ``nohup`` and ``&`` do."""
 
 
 class Received:
@@ -40,8 +43,7 @@ class Received:
         if self.name is None:
             self.name, self.since = signal.Signals(number).name, time.monotonic()
             if self.promise and os.environ.get("RANK", "0") == "0":
-                with suppress(OSError):  # who reads may be gone, with the same Ctrl-C
-                    os.write(2, f"{self.name}: {self.promise}\n".encode())  # print may be at work itself
+                tell(f"{self.name}: {self.promise}")
         insists = number == signal.SIGINT and time.monotonic() - self.since > PATIENCE
         if (insists or not self.can_wait) and not self.is_late:
             self.stop()
@@ -51,6 +53,16 @@ class Received:
         if self.name is not None:
             self.has_raised = True
             raise Interrupted(f"by {self.name}")
+
+
+def tell(line: str) -> None:
+    """On standard error, past print, which may be at work itself. Who reads may be gone, with the same Ctrl-C or with
+    the terminal: what else is written there then goes nowhere, and is no error.
+    """
+    try:
+        os.write(2, f"{line}\n".encode())
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 RECEIVED = Received()
@@ -69,7 +81,8 @@ def exit_with(code: int) -> NoReturn:
 
 @contextmanager
 def noting_stops(run_dir: Path | None) -> Iterator[None]:
-    """Leave a file in the run folder: a scheduler's script may not see the exit code of a process behind a launcher.
+    """Leave a file in the run folder, unless another run is at work there: a scheduler's script may not see the exit
+    code of a process behind a launcher.
 
     Also where code in C that was interrupted made an error of its own of it, as matplotlib's does: raises Interrupted.
     """
@@ -80,9 +93,12 @@ def noting_stops(run_dir: Path | None) -> Iterator[None]:
             raise
         stopped = error if isinstance(error, Interrupted) else Interrupted(f"by {RECEIVED.name}")
         if run_dir is not None and os.environ.get("RANK", "0") == "0":
-            with suppress(OSError):  # where it cannot be written, nothing else was
-                run_dir.mkdir(parents=True, exist_ok=True)
+            was_taken = is_taken(run_dir)
+            with suppress(OSError, ConfigError):  # where it cannot be written, nothing else was
+                take(run_dir, patience=0)
                 replace_file(run_dir / STOPPED_FILE, (json.dumps({"stopped": str(stopped)}) + "\n").encode())
+            if not was_taken:
+                leave(run_dir)
         raise stopped from None
 
 
@@ -98,7 +114,8 @@ def stop_at_once() -> Iterator[Received]:
         yield RECEIVED
         return
     RECEIVED.name, RECEIVED.is_watched, RECEIVED.is_late, RECEIVED.has_raised = None, True, False, False
-    before = {number: signal.signal(number, RECEIVED.note) for number in STOPPING}
+    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, RECEIVED.note) for number in heard}
     try:
         yield RECEIVED
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,12 @@ import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from nlp_transfer import cli
+from nlp_transfer.signals import STOPPING
 from tests.corpus import REVIEWS, SENTENCES, write_conll, write_tsv
+
+for number in STOPPING:  # a shell that put the tests in the background may have them ignored, here and in what we start
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 SIZE = {
     "hidden_size": 32,

@@ -35,8 +35,10 @@ FALLBACK_FONTS = (
 
 
 def draw_curves(log: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """Loss of every step with its moving average, and the validation score of every epoch."""
-    steps = [line for line in log if "loss" in line]
+    """Loss of every step with its moving average, and the validation score of every epoch. A step that was left out
+    because its loss is not finite has none.
+    """
+    steps = [line for line in log if line.get("loss") is not None]
     epochs = [line for line in log if "validation" in line]
     figure, (loss, score) = new_figure(10, 4, 2)
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
@@ -68,10 +70,9 @@ def moving_average(values: Sequence[float]) -> list[float]:
 
 def draw_confusion(confusion: Confusion, path: Path, what: str) -> None:
     """Rows are gold labels, columns predictions; the shade is the share of the row."""
-    names, counts = most_confused(confusion)
+    names, counts, totals = most_confused(confusion)
     fonts = {"fontfamily": font_families()}
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+    shares = counts / np.maximum(totals[:, None], 1)
     shown = [shorten(drawable(name, confusion.names.index(name), **fonts)) for name in names]
     size = max(4.5, 0.32 * len(names) + 2)
     figure, (axes,) = new_figure(size + 1, size, 1)
@@ -144,12 +145,14 @@ def shorten(name: str) -> str:
     return (line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…").replace("$", r"\$")
 
 
-def most_confused(confusion: Confusion) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names and counts of at most MAX_LABELS labels, in their order."""
+def most_confused(confusion: Confusion) -> tuple[list[str], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Names and counts of at most MAX_LABELS labels, in their order, and how often each is gold, whatever was
+    predicted.
+    """
     counts = np.array(confusion.counts)
     errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     kept = sorted(np.argsort(-errors, kind="stable")[:MAX_LABELS])
-    return [confusion.names[i] for i in kept], counts[np.ix_(kept, kept)]
+    return [confusion.names[i] for i in kept], counts[np.ix_(kept, kept)], counts.sum(axis=1)[kept]
 
 
 def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:

@@ -91,5 +91,6 @@ def progress_bar(title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as display:
+    # rich would send what is printed meanwhile to the bar's own stream, and so to no file that stdout is sent to
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as display:
         yield Bar(title, total, display, done)

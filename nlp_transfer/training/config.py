@@ -99,7 +99,8 @@ COUNTS = (
 BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
     (COUNTS, "at least 1", lambda value: value >= 1),
     (("warmup_fraction", "layer_decay"), "from 0 to 1", lambda value: 0 <= value <= 1),
-    (("learning_rate", "max_grad_norm", "process_timeout"), "above 0", lambda value: value > 0),
+    (("learning_rate", "max_grad_norm"), "above 0", lambda value: value > 0),
+    (("process_timeout",), "at least 3 (a sign of life comes every half second)", lambda value: value >= 3),
     (("dropout", "token_masking"), "from 0 to below 1", lambda value: 0 <= value < 1),
     (("weight_decay", "seed", "dataloader_num_workers"), "at least 0", lambda value: value >= 0),
 )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nlp_transfer.data.encoded import ATTENTION_MASK, Batch
 
@@ -102,14 +103,31 @@ class Draws:
         draw = draw_bits if input.device.type == "cpu" else draw_as_torch
         place = self.part.place_in(input.shape) if self.part is not None else None
         if place is None:
-            drawn = draw(input.shape, p, input)
+            kept = draw(input.shape, p, input)
         else:
             dim, own = place
             of_all = draw(own.out_of(input.shape, dim), p, input)
-            drawn = of_all.narrow(dim, own.start, own.size).clone()  # the backward pass holds this, and not all rows'
-        if draw is draw_as_torch:  # its factor is rounded to the input's type, that of a whole micro-batch is not
-            return input * drawn.ne(0) / (1 - p)
-        return input * drawn
+            kept = of_all.narrow(dim, own.start, own.size).clone()  # the backward pass holds this, and not all rows'
+        if draw is draw_as_torch:  # not by a factor that is rounded to the input's type
+            return input * kept / (1 - p)
+        found: Tensor = Dropped.apply(input, kept, 2**BITS / (2**BITS - num_dropped(p)))  # type: ignore[no-untyped-call]
+        return found
+
+
+class Dropped(torch.autograd.Function):
+    """``input`` where ``kept`` is true, times ``scale``; for the way back a byte is held of each number, not four."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, kept: Tensor, scale: float) -> Tensor:  # noqa: A002
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return input * kept.to(input.dtype).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (kept,) = ctx.saved_tensors
+        return grad * kept.to(grad.dtype).mul_(ctx.scale), None, None
 
 
 class Swap:
@@ -158,16 +176,21 @@ def contexts_of_checkpoint() -> tuple[AbstractContextManager[Any], AbstractConte
 
 
 def draw_as_torch(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
-    """What a whole micro-batch is multiplied with by torch's own dropout on a GPU."""
+    """True for what torch's own dropout of a whole micro-batch keeps on a GPU."""
     drawn: Tensor = SWAP.before(torch.ones(shape, dtype=like.dtype, device=like.device), p, True)
-    return drawn
+    return drawn.ne(0)
 
 
-def draw_bits(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
-    """0 where a number of ``BITS`` bits is below the share ``p`` of all of them; of the given shape."""
-    size, dropped = math.prod(shape), min(round(p * 2**BITS), 2**BITS - 1)
+def num_dropped(p: float) -> int:
+    """Of all numbers of ``BITS`` bits, how many are dropped: never all."""
+    numbers: int = 2**BITS
+    return min(round(p * numbers), numbers - 1)
+
+
+def draw_bits(shape: Sequence[int], p: float, like: Tensor) -> Tensor:  # noqa: ARG001
+    """False where a number of ``BITS`` bits is below the share ``p`` of all of them; of the given shape."""
+    size = math.prod(shape)
     words = torch.empty(-(-size * BITS // 64), dtype=torch.int64)
     words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits: a plain random_ leaves the highest one zero
     numbers = words.view(torch.int16)[:size].view(*shape)
-    kept = numbers.ge(dropped - 2 ** (BITS - 1))
-    return kept.to(like.dtype).mul_(2**BITS / (2**BITS - dropped))
+    return numbers.ge(num_dropped(p) - 2 ** (BITS - 1))

@@ -78,9 +78,9 @@ def fit(
             accelerator = run.accelerator
             log.plan(run.plan, accelerator.num_processes, accelerator.mixed_precision, run.split.num_cut, metric)
         refuse_different_weights(run.accelerator, run.network)
-        if rows_done(run) < all_rows(run) or not run.state.progress.is_validated:
+        if not session.is_over():
             fill_trunk(run, frozen)
-        with trackers.running(run_dir, config):
+        with trackers.running(run_dir, config, run.state.progress.step):
             session.train_until_asked()
         return saving.best_model()
 
@@ -121,6 +121,11 @@ class Session(Generic[E, P]):
     config: TrainingConfig
     log: Log
     saving: Saving
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to be trained and validated."""
+        is_trained = rows_done(self.run) == all_rows(self.run) or self._has_stalled()
+        return is_trained and self.run.state.progress.is_validated
 
     def train_until_asked(self) -> None:
         """Raises Interrupted, with a checkpoint written, when a signal has come to any process."""
@@ -187,12 +192,14 @@ class Session(Generic[E, P]):
         return self.task.score(self.task.predictions(found), examples).metrics
 
     def _stops_early(self) -> bool:
+        if stalled := self._has_stalled():
+            say(f"No better {self.validation.metric} for {self.config.early_stopping_patience} epochs: stopped.")
+        return stalled
+
+    def _has_stalled(self) -> bool:
         """Whether the score has not risen for as many epochs as are allowed."""
         progress, patience = self.run.state.progress, self.config.early_stopping_patience
-        if not patience or progress.epoch - progress.best_epoch < patience:
-            return False
-        say(f"No better {self.validation.metric} for {patience} epochs: stopped.")
-        return True
+        return patience is not None and progress.epoch - progress.best_epoch >= patience
 
     def _look_for_signals(self) -> None:
         """Raises Interrupted in all processes at the same place if a signal has come to one of them."""

@@ -57,5 +57,5 @@ def room_for(split: EncodedSplit, width: int, dtype: torch.dtype) -> Tensor | No
             os.posix_fallocate(file.fileno(), 0, size)  # all of it now: a disk that fills up later would kill us
             say(f"What the frozen layers make is kept in {folder}: {size / 2**30:.1f} GiB until the run ends.")
             return torch.from_file(file.name, shared=True, size=shape[0] * width, dtype=dtype).view(shape)
-    except OSError:
+    except (OSError, AttributeError):  # neither macOS nor Windows has posix_fallocate
         return None

@@ -126,17 +126,18 @@ def rows_at_once(batch: Batch, max_tokens: int | None) -> int:
 
 
 def smaller(accelerator: Accelerator, batches: Sequence[Batch], max_tokens: int | None, reason: str) -> int:
-    """Half of what was computed at once; raises TrainingError where that cannot be."""
+    """Half of the largest that was computed at once and can be split; raises TrainingError where nothing can be."""
     at_once = [rows_at_once(batch, max_tokens) for batch in batches]
     width = max(batch.width for batch in batches)
-    if means_gradients(accelerator) or max(at_once) == 1:
+    sizes = [rows * batch.width for rows, batch in zip(at_once, batches, strict=True) if rows > 1]
+    if means_gradients(accelerator) or not sizes:
         what = (
             "a pass of FSDP or DeepSpeed"
             if means_gradients(accelerator)
             else f"a single row of {counted(width, 'token')}"
         )
         raise TrainingError(f"Memory ran out ({reason}) for {what}, and the passes cannot be made smaller. {ADVICE}")
-    wanted = max(rows * batch.width for rows, batch in zip(at_once, batches, strict=True)) // 2
+    wanted = max(sizes) // 2
     say_of_this_process(
         f"Memory ran out ({reason}): from here on a forward pass holds at most {wanted:,} tokens. The steps hold the "
         "same examples as before."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.errors import ConfigError, TrainingError
+from nlp_transfer.folder_locks import is_taken, leave, take
 from nlp_transfer.reporting.progress import say
 from nlp_transfer.training.checkpointing import (
     FOLDER,
@@ -34,12 +33,6 @@ from nlp_transfer.training.parallel import by_main, from_main, gathered, tensors
 from nlp_transfer.training.precision import unwrap
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
-
-LOCK_FILE = Path(FOLDER, ".lock")
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system says that has none: NFS without its lock service, some of clusters."""
-LOCK_PATIENCE = 5.0
-"""Seconds to wait for a run in the same folder that is just ending."""
 
 
 class Saving:
@@ -150,27 +143,21 @@ class Saving:
         return replace(run.model, network=run.model.network.eval())
 
 
+def take_folder(run_dir: Path) -> None:
+    """For this run alone; the main process holds it. Raises ConfigError where another run is at work in it."""
+    if not by_main(lambda: take(run_dir)):
+        say(f"{run_dir} lies where files cannot be locked: see that no other run writes there.")
+
+
 @contextmanager
 def alone_in(run_dir: Path) -> Iterator[None]:
-    """Raises ConfigError where another run is at work in the folder: a job that was queued again, or typed twice."""
-    # no soft lock in its stead: after a kill that would stay, and refuse the run on any other machine
-    lock = FileLock(run_dir / LOCK_FILE, timeout=LOCK_PATIENCE, fallback_to_soft=False)
-
-    def acquire() -> None:
-        (run_dir / LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ConfigError(
-                f"Another run is at work in {run_dir}. Wait for its end, or name another folder."
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            say(f"{run_dir} lies where files cannot be locked: see that no other run writes there.")
-
-    by_main(acquire)
+    """``take_folder``, to the end; where this run has taken it before, it goes on holding it, unless it fails."""
+    was_taken = is_taken(run_dir)
+    take_folder(run_dir)
     try:
         yield
-    finally:
-        lock.release()
+    except BaseException:
+        leave(run_dir)
+        raise
+    if not was_taken:
+        leave(run_dir)

@@ -29,6 +29,12 @@ def refuse_missing_trackers(config: TrainingConfig) -> None:
             raise ConfigError(f"TrainingConfig.trackers {name}: install {quoted(PACKAGES[name][:1])}, or leave it out.")
 
 
+def forget_tensorboard(run_dir: Path) -> None:
+    """What a run that is replaced has sent: TensorBoard would draw both as one line."""
+    for path in (run_dir / run_dir.name).glob("**/events.out.tfevents.*"):
+        path.unlink()
+
+
 @dataclass(frozen=True)
 class Trackers:
     """Where the main process sends numbers; nowhere if none was asked for."""
@@ -36,10 +42,19 @@ class Trackers:
     accelerator: Accelerator
 
     @contextmanager
-    def running(self, run_dir: Path, config: TrainingConfig) -> Iterator[None]:
-        """The project is named after the run folder. (accelerate would start W&B and Trackio in every process.)"""
+    def running(self, run_dir: Path, config: TrainingConfig, step: int) -> Iterator[None]:
+        """From ``step`` on. The project is named after the run folder. (accelerate would start W&B and Trackio in every
+        process.)
+        """
         if config.trackers and self.accelerator.is_main_process:
-            self.accelerator.init_trackers(run_dir.name, config={k: str(v) for k, v in asdict(config).items()})
+            if step == 0:
+                forget_tensorboard(run_dir)
+            self.accelerator.init_trackers(
+                run_dir.name,
+                config={k: str(v) for k, v in asdict(config).items()},
+                # steps that were sent before the run was stopped, and come again, are not shown twice
+                init_kwargs={"tensorboard": {"purge_step": step + 1}},
+            )
         try:
             yield
         finally:

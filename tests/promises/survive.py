@@ -121,7 +121,9 @@ def random_kills(run_dir: Path, number: int, arguments: Arguments) -> dict[str, 
 
 def random_stops(run_dir: Path, number: int, arguments: Arguments) -> dict[str, Any]:
     """The same with the signals that ask to stop."""
-    return random_signals(run_dir, number, arguments, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], 75)
+    return random_signals(
+        run_dir, number, arguments, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP], 75
+    )
 
 
 def random_signals(

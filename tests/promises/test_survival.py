@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 import nlp_transfer as nt
+from nlp_transfer import folder_locks
+from nlp_transfer.errors import Interrupted
 from nlp_transfer.fingerprints import hash_files
-from nlp_transfer.training import checkpointing, saving
+from nlp_transfer.signals import noting_stops
+from nlp_transfer.training import checkpointing
 from tests.processes import TIMEOUT, environment, nlp_transfer
 from tests.promises import stopped_runs, survive
 
@@ -309,11 +313,52 @@ def test_a_finished_run_is_refused_by_fit_itself(unfinished, checkpoint, tsv, tm
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
 
 
-def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tsv, tmp_path, monkeypatch):
-    monkeypatch.setattr(saving, "LOCK_PATIENCE", 0.1)
-    with saving.alone_in(tmp_path), pytest.raises(nt.ConfigError, match="Another run is at work"):
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    """As another process would hold it."""
+    monkeypatch.setattr(folder_locks, "PATIENCE", 0.1)
+    path = tmp_path / folder_locks.LOCK_FILE
+    path.parent.mkdir()
+    return FileLock(path, timeout=0)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tsv, tmp_path, lock):
+    with lock, pytest.raises(nt.ConfigError, match="Another run is at work"):
         stopped_runs.train(checkpoint, tsv, {}, tmp_path)
     stopped_runs.train(checkpoint, tsv, {}, tmp_path)
+
+
+def test_a_second_command_changes_nothing_and_notes_nothing_in_the_folder(call, checkpoint, tsv, tmp_path, lock):
+    with lock:
+        code, _, err = call(*arguments(tsv, checkpoint), "--run-dir", tmp_path)
+        assert code == 2
+        assert "Another run is at work" in err
+        with pytest.raises(Interrupted), noting_stops(tmp_path):
+            raise Interrupted("by SIGINT")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    with pytest.raises(Interrupted), noting_stops(tmp_path):  # the command's own folder, before the run begins
+        raise Interrupted("by SIGINT")
+    assert (tmp_path / "stopped.json").is_file()
+
+
+def test_the_folder_is_the_runs_own_to_the_end(call, checkpoint, tsv, tmp_path, lock, monkeypatch):
+    """Also while it is evaluated and saved, when training is over."""
+    seen = []
+
+    evaluate = nt.evaluate
+
+    def look(*args):
+        with pytest.raises(Timeout):
+            lock.acquire()
+        seen.append(args)
+        return evaluate(*args)
+
+    monkeypatch.setattr(nt, "evaluate", look)
+    code, _, err = call(*arguments(tsv, checkpoint), "--run-dir", tmp_path)
+    assert code == 0, err
+    assert len(seen) == 1
+    with lock:
+        pass
 
 
 def test_a_file_that_somebody_added_does_no_harm(unfinished, call, tmp_path):

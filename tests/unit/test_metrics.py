@@ -109,6 +109,11 @@ def test_every_gold_entity_counts_even_when_nothing_is_predicted():
     assert [row.support for row in score.per_label] == [2, 1]
 
 
+def test_a_type_that_is_found_and_never_gold_counts_as_wrong():
+    score = score_entities([["B-PER", "B-ORG"]], [["B-PER", "O"]], ["LOC", "ORG", "PER"])
+    assert score.metrics["macro_f1"] == 0.5  # of ORG and PER, as of labels; LOC occurs nowhere
+
+
 def test_sentences_are_not_joined_into_one_entity():
     assert score_entities([["B-X"], ["I-X"]], [["B-X"], ["I-X"]], ["X"]).per_label[0].support == 2
 

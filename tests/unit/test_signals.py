@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -27,6 +29,36 @@ def test_a_signal_raises_where_nothing_is_to_be_finished(number):
         send(number)
     assert signal.getsignal(number) is before
     assert RECEIVED.name is None
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_a_signal_that_is_ignored_stays_so(number, monkeypatch):
+    """``nohup`` and a script's ``&``."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_at_once() as received:
+            send(number)
+            assert received.name is None
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_reader_that_is_gone_does_not_stop_what_is_to_be_finished():
+    """A terminal that was closed."""
+    program = (
+        "import os, signal, sys\n"
+        "from nlp_transfer.signals import stop_when_asked\n"
+        "reader, writer = os.pipe()\n"
+        "os.dup2(writer, 2), os.close(reader), os.close(writer)\n"
+        "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
+        "with stop_when_asked('finishing this step.') as received:\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('still here', file=sys.stderr, flush=True)\n"
+        "    print(received.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "SIGHUP\n")
 
 
 def test_it_is_noted_where_somebody_looks_and_the_first_one_counts():

@@ -23,7 +23,7 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(PNG)
 
 
-def make_log(losses: list[float], scores: list[float]) -> list[dict[str, object]]:
+def make_log(losses: list[float | None], scores: list[float]) -> list[dict[str, object]]:
     steps = [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
     epochs = [{"epoch": epoch, "validation": {"f1": score, "loss": 0.0}} for epoch, score in enumerate(scores, start=1)]
     return [*steps, *epochs]
@@ -31,8 +31,15 @@ def make_log(losses: list[float], scores: list[float]) -> list[dict[str, object]
 
 @pytest.mark.parametrize(
     ("losses", "scores"),
-    [([2.0, 1.0, 0.5], [0.1, 0.9, 0.8]), ([1.0], [0.0]), ([0.0, 0.0], [1.0, 1.0]), ([1.0] * 2000, [0.5] * 20)],
-    ids=["a run", "one step", "nothing to learn", "a long run"],
+    [
+        ([2.0, 1.0, 0.5], [0.1, 0.9, 0.8]),
+        ([1.0], [0.0]),
+        ([0.0, 0.0], [1.0, 1.0]),
+        ([1.0] * 2000, [0.5] * 20),
+        ([2.0, None, 0.5], [0.1]),
+        ([None], [0.1]),
+    ],
+    ids=["a run", "one step", "nothing to learn", "a long run", "a step left out", "no step with a loss"],
 )
 def test_curves_are_drawn(tmp_path, losses, scores):
     draw_curves(make_log(losses, scores), "f1", tmp_path / "curves.png")
@@ -74,17 +81,22 @@ def test_the_labels_confused_most_are_kept_in_their_order():
     confused = [0, *range(11, size)]
     for i in confused:
         counts[i, (i + 1) % size] += i + 1
-    names, kept = most_confused(Confusion(tuple(f"l{i}" for i in range(size)), tuple(map(tuple, counts.tolist()))))
+    confusion = Confusion(tuple(f"l{i}" for i in range(size)), tuple(map(tuple, counts.tolist())))
+    names, kept, totals = most_confused(confusion)
     assert len(names) == MAX_LABELS
     assert names == sorted(names, key=lambda name: int(name[1:]))
     assert {"l0", f"l{size - 1}"} <= set(names)
     assert "l5" not in names
     assert kept.diagonal().tolist() == [100] * MAX_LABELS
+    at = names.index(f"l{size - 1}")
+    assert totals[at] == 100 + size  # also what was taken for a label that is not shown
+    assert totals.sum() > kept.sum()
 
 
 def test_a_small_confusion_matrix_is_kept_whole():
-    names, counts = most_confused(Confusion(("a", "b"), ((3, 1), (0, 2))))
+    names, counts, totals = most_confused(Confusion(("a", "b"), ((3, 1), (0, 2))))
     assert names == ["a", "b"]
+    assert totals.tolist() == [4, 2]
     assert counts.tolist() == [[3, 1], [0, 2]]
 
 

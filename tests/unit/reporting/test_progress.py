@@ -40,6 +40,16 @@ def test_a_terminal_shows_bars_also_one_within_another(shown):
     assert "loss 0.100" in out.getvalue()
 
 
+def test_what_is_printed_beside_a_bar_stays_on_standard_output(shown, capsys):
+    """``predict ... > file`` at a terminal."""
+    out = shown(terminal=True)
+    with progress.progress_bar("predicting", 10) as bar:
+        bar.advance(1)
+        print('{"label": "a\tb"}')
+    assert capsys.readouterr().out == '{"label": "a\tb"}\n'
+    assert "label" not in out.getvalue()
+
+
 def test_elsewhere_lines_say_how_far_it_is(shown):
     out = shown(terminal=False)
     work()

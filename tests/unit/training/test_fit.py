@@ -160,6 +160,14 @@ def test_a_run_stops_when_the_score_has_not_risen_for_as_many_epochs_as_allowed(
     assert [line["epoch"] for line in log_of(tmp_path) if "validation" in line] == [1, 2, 3]
 
 
+def test_a_run_that_has_stopped_early_computes_nothing_when_it_is_started_again(fit, monkeypatch):
+    fit({"script": (0.5, 0.4, 0.3, 0.9)}, num_epochs=4, early_stopping_patience=2)
+    filled: list[object] = []
+    monkeypatch.setattr(fit_module, "fill_trunk", lambda *_: filled.append(1))
+    _, after = fit({"script": (0.5, 0.4, 0.3, 0.9)}, num_epochs=4, early_stopping_patience=2)
+    assert (len(after), filled) == (3, [])
+
+
 def test_a_step_without_a_finite_loss_moves_no_weight_and_is_said_with_its_rows(fit, tmp_path, capsys):
     model, _ = fit({"nan_at": (3,)})
     steps = [line for line in log_of(tmp_path) if "loss" in line]

@@ -128,6 +128,18 @@ def test_no_memory_for_a_single_row_ends_the_run_with_advice(checkpoint, train):
         train(checkpoint, Memory(rows=0))
 
 
+def test_nor_do_other_micro_batches_of_the_step_keep_it_going(monkeypatch):
+    """One long row does not fit, and short rows that do could be made fewer for ever."""
+    monkeypatch.setattr(passes, "means_gradients", lambda _: False)
+    batches = [mock.Mock(num_rows=rows, width=width) for rows, width in ((1, 512), (32, 8))]
+    limits: list[int] = []
+    while not limits or limits[-1] > 8:
+        limits.append(passes.smaller(mock.Mock(), batches, limits[-1] if limits else None, "out of memory"))
+    assert limits == [128, 64, 32, 16, 8]
+    with pytest.raises(nt.TrainingError, match="for a single row of 512 tokens"):
+        passes.smaller(mock.Mock(), batches, 8, "out of memory")
+
+
 def test_another_error_is_not_taken_for_a_want_of_memory(checkpoint, train):
     with pytest.raises(RuntimeError, match="something else"):
         train(checkpoint, Memory(rows=3, error=RuntimeError("something else")))

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import nlp_transfer as nt
+from nlp_transfer.errors import Interrupted
 from tests.promises import stopped_runs
 
 
-def scalars(run_dir) -> dict[str, dict[int, float]]:
-    """Of all event files: name, step, value."""
-    found: dict[str, dict[int, float]] = {}
+def events(run_dir: Path) -> Iterator[Event]:
+    """Of all event files."""
     for path in run_dir.rglob("events.out.tfevents.*"):
         data, place = path.read_bytes(), 0
         while place < len(data):  # length, its checksum, the event, its checksum
             size = int.from_bytes(data[place : place + 8], "little")
-            event = Event.FromString(data[place + 12 : place + 12 + size])
+            yield Event.FromString(data[place + 12 : place + 12 + size])
             place += 16 + size
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+
+
+def scalars(run_dir: Path) -> dict[str, dict[int, float]]:
+    """Name, step, value."""
+    found: dict[str, dict[int, float]] = {}
+    for event in events(run_dir):
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value.simple_value
     return found
 
 
@@ -34,6 +42,21 @@ def test_tensorboard_gets_every_step_and_every_epoch(checkpoint, tsv, tmp_path):
     assert found["loss"] == pytest.approx(steps, abs=1e-5)
     epochs = {line["step"]: line["validation"]["accuracy"] for line in lines if "validation" in line}
     assert found["validation/accuracy"] == pytest.approx(epochs, abs=1e-4)
+
+
+def test_a_run_that_goes_on_is_one_line_in_tensorboard_and_one_that_is_replaced_is_gone(checkpoint, tsv, tmp_path):
+    case = {"trackers": ("tensorboard",)}
+    stopped_runs.TRAP.set("loss", 11)
+    with pytest.raises(Interrupted):
+        stopped_runs.train(checkpoint, tsv, case, tmp_path)
+    step = max(scalars(tmp_path)["loss"])
+    stopped_runs.train(checkpoint, tsv, case, tmp_path)
+    begun = {event.step for event in events(tmp_path) if event.session_log.status == SessionLog.START}
+    assert begun == {1, step + 1}
+    whole = scalars(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")  # finished, and now replaced by a shorter one
+    stopped_runs.train(checkpoint, tsv, {**case, "num_epochs": 1}, tmp_path, overwrite=True)
+    assert 0 < max(scalars(tmp_path)["loss"]) < max(whole["loss"])
 
 
 def test_a_tracker_whose_package_is_missing_is_refused(checkpoint, tsv, tmp_path, monkeypatch):
