@@ -29,7 +29,7 @@ from torch import Tensor
 import nlp_transfer
 from nlp_transfer.adapters.trainable import trainable_state
 from nlp_transfer.checkpoints import Model, Origin, quiet_transformers
-from nlp_transfer.durable import naming
+from nlp_transfer.durable import as_path, naming, sync_file, sync_folder
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line
 from nlp_transfer.fingerprints import hash_files
 from nlp_transfer.inspection import read_json
@@ -48,7 +48,7 @@ MOVED_TOLERANCE = 1e-3
 """PiSSA and OLoRA adapters are rewritten for the base's own weights, which rounds; all others come back exactly."""
 
 
-def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: Path) -> Path:
+def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], folder: str | Path) -> Path:
     """Write the model, load it again on a clean base, compare outputs, and only then put it in its place.
 
     The main process writes, the others wait. Raises ArtifactError when what was loaded answers differently, and
@@ -60,7 +60,7 @@ def save_model(model: Model, task: AnyTask, evaluation: Evaluation[Any, Any], fo
         samples=[task.record(example, prediction) for example, prediction in picked],
         examples=[example for example, _ in picked],
     )
-    return save_tried(model, task, tried, folder)
+    return save_tried(model, task, tried, as_path(folder))
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def save_tried(model: Model, task: AnyTask, tried: Tried, folder: Path) -> Path:
     refuse_other_content(folder)
     group = processes()
     if group.is_main_process:
-        staged = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(staged, ignore_errors=True)
+        staged = staged_for(folder)
         staged.mkdir(parents=True)
         try:
             with naming(folder, sum(tensor.nbytes for tensor in trainable_state(model.network).values())):
@@ -100,8 +99,22 @@ def save_tried(model: Model, task: AnyTask, tried: Tried, folder: Path) -> Path:
     return folder
 
 
+def staged_for(folder: Path) -> Path:
+    """Where ``folder`` is made until it is whole; what an earlier attempt has left there goes."""
+    staged = beside(folder, "part")
+    shutil.rmtree(staged, ignore_errors=True)
+    return staged
+
+
+def beside(folder: Path, ending: str) -> Path:
+    folder = Path(os.path.abspath(folder))  # "." has no name
+    return folder.with_name(f".{folder.name}.{ending}")
+
+
 def refuse_other_content(folder: Path) -> None:
     """A saved model is replaced as a whole; nothing else may stand in its place, or lie in it."""
+    if folder.is_symlink():
+        raise ConfigError(f"{folder} is a link. Name the folder itself.")
     if not folder.exists():
         return
     listed = read_json(folder / MANIFEST_FILE).get("sha256") if (folder / MANIFEST_FILE).is_file() else None
@@ -114,7 +127,7 @@ def refuse_other_content(folder: Path) -> None:
 
 def write_model(model: Model, task: AnyTask, tried: Tried, folder: Path) -> None:
     try:
-        write_network(model, folder)
+        write_network(model, task, folder)
     except SafetensorError as error:  # which hides what the system said
         raise OSError(errno.ENOSPC, first_line(error)) from error
     if model.moved_by is not None:
@@ -141,8 +154,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(text + "\n", "utf-8")
 
 
-def write_network(model: Model, folder: Path) -> None:
+def write_network(model: Model, task: AnyTask, folder: Path) -> None:
     if model.adapter == "none":
+        model.network.config.problem_type = task.problem_type
         with quiet_transformers():
             model.network.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
@@ -193,12 +207,21 @@ def verify(model: Model, task: AnyTask, examples: Sequence[Any], folder: Path) -
 
 
 def put_in_place(staged: Path, folder: Path) -> None:
-    """Replace ``folder`` by ``staged``; a kill in between leaves one of them whole."""
-    old = folder.with_name(f".{folder.name}.old")
+    """Replace ``folder`` by ``staged``, once the disk has it; a kill in between leaves one of them whole."""
+    for path in staged.rglob("*"):
+        (sync_folder if path.is_dir() else sync_file)(path)
+    sync_folder(staged)
+    old = beside(folder, "old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
-    staged.rename(folder)
+    try:
+        staged.rename(folder)
+    except BaseException:  # a signal, too
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    sync_folder(old.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

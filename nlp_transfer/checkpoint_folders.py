@@ -12,8 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from nlp_transfer.errors import CheckpointError, first_line
@@ -75,12 +82,28 @@ def download(name: str, revision: str | None) -> Path:
                 huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*")
             )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = first_line(error).rstrip(".")
         spelling = f"{name}@{revision}" if revision else name
         raise CheckpointError(
-            f"Checkpoint '{spelling}' is no folder here and could not be downloaded from the Hub ({reason}). "
-            f"Check the spelling and the network; a checkpoint is {SPELLINGS}."
+            f"Checkpoint '{spelling}' is no folder here and could not be downloaded from the Hub ({why_not(error)}; a "
+            f"checkpoint is {SPELLINGS}."
         ) from error
+
+
+def why_not(error: Exception) -> str:
+    """What has happened and, behind a bracket, what to do."""
+    if isinstance(error, GatedRepoError):  # before its base class
+        return "it asks for consent first). Give that on its page, and log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision). Check the revision"
+    if isinstance(error, RepositoryNotFoundError) or status_of(error) == 401:
+        how = "" if get_token() else ", and, if it is private, log in with `hf auth login` or set HF_TOKEN"
+        return f"there is none, or no right to read it). Check the spelling{how}"
+    return f"{first_line(error).rstrip('.')}). Check the spelling and the network"
+
+
+def status_of(error: Exception) -> int:
+    response = getattr(error, "response", None)
+    return int(response.status_code) if response is not None else 0
 
 
 def refuse_other_folders(folder: Path, checkpoint: str) -> None:

@@ -95,21 +95,22 @@ class Model:
         )
 
 
-def load_sequence_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
+def load_sequence_classifier(checkpoint: str | Path, labels: LabelSet, *, seed: int = 0) -> Model:
     """The checkpoint's encoder under a head that gives ``(batch, labels)`` logits; see ``load_model``."""
     return load_model(checkpoint, labels, "sequence", seed=seed)
 
 
-def load_token_classifier(checkpoint: str, labels: LabelSet, *, seed: int = 0) -> Model:
+def load_token_classifier(checkpoint: str | Path, labels: LabelSet, *, seed: int = 0) -> Model:
     """The checkpoint's encoder under a head that gives ``(batch, tokens, labels)`` logits; see ``load_model``."""
     return load_model(checkpoint, labels, "token", seed=seed)
 
 
-def load_model(checkpoint: str, labels: LabelSet, head: HeadKind, *, seed: int = 0) -> Model:
+def load_model(checkpoint: str | Path, labels: LabelSet, head: HeadKind, *, seed: int = 0) -> Model:
     """The head is drawn from ``seed``, unless the checkpoint brings one for as many labels, which transformers keeps.
 
     Raises CheckpointError when the checkpoint cannot be found, read, or used for this kind of head.
     """
+    checkpoint = str(checkpoint)
     folder, name, revision = find(checkpoint)
     refuse_other_folders(folder, checkpoint)
     network, new_keys = load_network(folder, checkpoint, labels, head, seed)
@@ -235,7 +236,10 @@ def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
             f"Checkpoint '{checkpoint}' holds no tokenizer vocabulary. Put its tokenizer's files there."
         )
     if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' has no padding token; batches need one.")
+        raise CheckpointError(
+            f"The tokenizer of checkpoint '{checkpoint}' has no padding token; batches need one. Set one, such as "
+            "tokenizer.pad_token = tokenizer.eos_token, save tokenizer and model to a folder, and name that."
+        )
     return tokenizer
 
 

@@ -13,6 +13,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or the allowed size of a file is used up."""
 
 
+def as_path(path: str | Path) -> Path:
+    """What a user names, ``~`` being the home."""
+    return Path(path).expanduser()
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write, and wait until the disk has it."""
     with path.open("wb") as file:
@@ -36,6 +41,15 @@ def replace_file(path: Path, data: bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     with naming(path, len(line)), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has what others have written into it."""
+    opened = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,9 +6,12 @@ NlpTransferError
 ├── CheckpointError  a checkpoint that cannot be found or read                  2
 ├── ArtifactError    a saved model that is incomplete, damaged or does not fit  2
 ├── BusyError        more requests than may wait; the same one may go later     1
+├── HubError         the Hub did not answer; the same command goes on           1
 └── TrainingError    a run that cannot go on, such as a loss that is nan        1
 KeyboardInterrupt
 └── Interrupted      a signal asked to stop; the same command goes on            75
+
+Ctrl-C in what cannot go on, such as a prediction, is 130, as of any program.
 """
 
 import difflib

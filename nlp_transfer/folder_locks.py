@@ -32,7 +32,7 @@ def take(run_dir: Path, patience: float | None = None) -> bool:
         return True
     # no soft lock in its stead: after a kill that would stay, and refuse the run on any other machine
     lock = FileLock(folder / LOCK_FILE, fallback_to_soft=False, thread_local=False)
-    (folder / LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
+    (run_dir / LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout:

@@ -63,8 +63,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def refuse_odd_files(folder: Path) -> None:
-    """Raises ArtifactError for what is no plain file of this folder, and for files that may run code."""
+    """Raises ArtifactError for what is no plain file of this folder, and for files that may run code.
+
+    In the Hub's cache a repository may hold more than the model, such as the ``handler.py`` of a service; none of that
+    is read.
+    """
     refuse_links(folder)
+    if stores_of_cache(folder.resolve()):
+        return
     for path in folder.rglob("*"):
         if path.suffix.lower() in RUNNABLE:
             raise ArtifactError(f"{path} may hold code, and only safetensors and JSON are read. Remove it.")
@@ -78,10 +84,13 @@ def refuse_links(folder: Path) -> None:
     own = folder.resolve()
     stores = {own, *stores_of_cache(own)}
     for path in folder.rglob("*"):
-        target = path.resolve()
+        try:
+            target = path.resolve()
+            mode = target.stat().st_mode if target.exists() else 0
+        except (OSError, RuntimeError):  # a link to itself, which has two names in Python
+            target, mode = path, 0
         if path.is_symlink() and not stores & {*target.parents}:
             raise ArtifactError(f"{path} leads out of its folder. Get the folder again from where it was made.")
-        mode = target.stat().st_mode if target.exists() else 0
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ArtifactError(f"{path} is no plain file. Remove it.")
 

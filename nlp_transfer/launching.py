@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILURE,
@@ -47,7 +48,8 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
 
     def work() -> None:
         config = parse(config_type, sys.argv[1:], Path(sys.argv[0]).name, run)
-        run_dir = None if getattr(config, "dry_run", False) else getattr(config, "run_dir", None)
+        named = None if getattr(config, "dry_run", False) else getattr(config, "run_dir", None)
+        run_dir = None if named is None else as_path(named)
         try:
             with noting_stops(run_dir):
                 run(config)
@@ -62,8 +64,13 @@ def launch(run: Callable[[C], Any], config_type: type[C]) -> None:
 
 def parse(config_type: type[C], args: list[str], prog: str, run: Callable[..., Any]) -> C:
     story = sys.modules[run.__module__].__doc__ or ""
-    with one_line_errors():
-        return tyro.cli(config_type, args=args, prog=prog, description=story.partition("\n")[0])
+    try:
+        with one_line_errors():
+            return tyro.cli(config_type, args=args, prog=prog, description=story.partition("\n")[0])
+    except ConfigError as error:
+        if "nrecognized" in str(error) and sum(map(os.path.isfile, args)) > 1:  # a pattern that the shell has filled in
+            raise ConfigError(f"{error} Several files are named by one pattern in quotation marks.") from None
+        raise
 
 
 def guarded(work: Callable[[], object]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from nlp_transfer.checkpoints import Origin
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.fingerprints import hash_files
-from nlp_transfer.inspection import read_json, read_shapes, refuse_odd_files
+from nlp_transfer.inspection import RUNNABLE, read_json, read_shapes, refuse_odd_files
 from nlp_transfer.metrics import Metrics
 
 FORMAT = 1
@@ -64,7 +64,9 @@ def read_manifest(folder: Path) -> Manifest:
     """Raises ArtifactError when the manifest is damaged, or a file is not the one that was saved."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. Name the 'model' folder of a run.")
+        others = [name for name in (ADAPTER_FILES[0], WHOLE_FILES[0]) if (folder / name).is_file()]
+        mend = "`nlp-transfer convert` makes one of it." if others else "Name the 'model' folder of a run."
+        raise ArtifactError(f"{folder} is no saved model: it has no {MANIFEST_FILE}. {mend}")
     refuse_odd_files(folder)
     raw = read_json(path)
     check_fields(raw, path)
@@ -89,6 +91,8 @@ def check_fields(raw: dict[str, Any], path: Path) -> None:
         raise damaged(path, "task.labels is no list of names")
     if len(set(labels)) < len(labels) or not isinstance(raw["task"].get("name"), str):
         raise damaged(path, "task has a label twice, or no name")
+    if not all(isinstance(part, dict) and all(map(is_number, part.values())) for part in raw["scores"].values()):
+        raise damaged(path, "scores hold something else than numbers")
     words = "words" if raw["task"]["name"] == "ner" else "text"
     if not all(isinstance(sample, dict) and isinstance(sample.get(words), str | list) for sample in raw["samples"]):
         raise damaged(path, "samples hold something else than texts")
@@ -100,6 +104,10 @@ def check_fields(raw: dict[str, Any], path: Path) -> None:
         raise damaged(path, "checkpoint holds something else than words")
     if raw["max_tokens"] < 1:
         raise damaged(path, f"max_tokens is {raw['max_tokens']}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def damaged(path: Path, reason: str) -> ArtifactError:
@@ -120,6 +128,8 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ArtifactError(f"{folder} lacks {name}, so the model is incomplete. Get the whole folder again.")
+        if path.suffix.lower() in RUNNABLE:
+            raise damaged(folder / MANIFEST_FILE, f"it lists {name}, which may hold code")
         refuse_odd_size(path)
         if hash_files([path]) != manifest.sha256.get(name):
             raise ArtifactError(f"{path} is not the file that was saved (sha256 differs). Get the whole folder again.")

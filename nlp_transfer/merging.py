@@ -18,6 +18,7 @@ from torch import Tensor
 from nlp_transfer.artifacts import Tried, refuse_existing, save_tried
 from nlp_transfer.checkpoints import Model, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ArtifactError, ConfigError, counted, quoted
 from nlp_transfer.labels import LabelSet
 from nlp_transfer.manifest import Manifest, read_manifest
@@ -36,8 +37,8 @@ FOLD_TOLERANCE = 1e-3
 
 
 def merge(
-    folders: Sequence[Path],
-    output: Path,
+    folders: Sequence[str | Path],
+    output: str | Path,
     *,
     method: MergeMethod = "average",
     weights: Sequence[float] | None = None,
@@ -61,16 +62,17 @@ def merge(
 
     Raises ConfigError for settings that do not fit, ArtifactError for models of other labels, tasks or bases.
     """
+    paths, output = [as_path(folder) for folder in folders], as_path(output)
     refuse_existing(output, overwrite=overwrite)
-    shares = checked_shares(folders, method, weights, density, min_agreement)
-    manifests = [read_manifest(model_folder(folder)) for folder in folders]
-    refuse_strangers(folders, manifests, union_head=union_head)
-    found = [load_model(folder, checkpoint=checkpoint) for folder in folders]
+    shares = checked_shares(paths, method, weights, density, min_agreement)
+    manifests = [read_manifest(model_folder(path)) for path in paths]
+    refuse_strangers(paths, manifests, union_head=union_head)
+    found = [load_model(path, checkpoint=checkpoint) for path in paths]
     wholes = [folded(model) for model, _ in found]
     first, task = found[0]
-    if len(folders) == 1:
+    if len(paths) == 1:
         examples = examples_of(manifests[0])
-        refuse_other_answers(first, wholes[0], task, examples, folders[0])
+        refuse_other_answers(first, wholes[0], task, examples, paths[0])
         return save_tried(wholes[0], task, Tried(manifests[0].scores, manifests[0].samples, examples), output)
     task = united_task([task for _, task in found], shares) if union_head else task
     base = load_checkpoint(checkpoint or base_name(manifests[0].checkpoint), task.labels, task.head)
@@ -78,8 +80,8 @@ def merge(
     fill(base, task, parents, shares, combiner(method, shares, density, seed))
     examples = [examples_of(manifest) for manifest in manifests]
     if union_head:
-        for parent, own, folder in zip(parents, examples, folders, strict=True):
-            refuse_other_choices(parent, (base, task), own, min_agreement, folder)
+        for parent, own, path in zip(parents, examples, paths, strict=True):
+            refuse_other_choices(parent, (base, task), own, min_agreement, path)
     return save_tried(base, task, Tried({}, [], examples[0]), output)
 
 

@@ -35,7 +35,7 @@ from nlp_transfer.checking.findings import Finding, Parts
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.examples import Example
 from nlp_transfer.data.splits import Splits
-from nlp_transfer.durable import replace_file
+from nlp_transfer.durable import as_path, replace_file
 from nlp_transfer.errors import ConfigError
 from nlp_transfer.folder_locks import leave
 from nlp_transfer.labels import says_nothing
@@ -67,7 +67,9 @@ NUM_WRONG_SHOWN = 8
 MAX_TEXT_SHOWN = 120
 
 
-def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False) -> None:
+def start_run(
+    run_dir: str | Path, config: Any, splits: Splits[Example], *, overwrite: bool, dry_run: bool = False
+) -> None:
     """Say what was recognised in the data; take the folder until ``finish_run``, and stage settings and held-out
     examples there.
 
@@ -77,6 +79,7 @@ def start_run(run_dir: Path, config: Any, splits: Splits[Example], *, overwrite:
     Raises ConfigError when the folder holds a finished run, unless ``overwrite``; when another run is at work in it;
     and when its ``model`` is not ours to replace.
     """
+    run_dir = as_path(run_dir)
     refuse_other_content(run_dir / "model")
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"--run-dir {run_dir} is a file. Name a folder.")
@@ -108,8 +111,9 @@ def described_part(part: Any) -> dict[str, Any]:
     return {"examples": len(part), "file": part[0].source.file, "sha256": getattr(part, "fingerprint", None)}
 
 
-def finish_run(run_dir: Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
+def finish_run(run_dir: str | Path, model: Model, evaluation: Evaluation[Any, Any], task: Any) -> Metrics:
     """Write predictions, pictures and report, say where things are and what to type next, and return the scores."""
+    run_dir = as_path(run_dir)
     if processes().is_main_process:
         from nlp_transfer.reporting.plots import draw_confusion, draw_curves  # matplotlib takes most of a second
 

@@ -19,14 +19,15 @@ from nlp_transfer.adapters.one_product import use_one_product
 from nlp_transfer.checkpoints import Model, Origin, described_shapes, load_model as load_checkpoint, quiet_transformers
 from nlp_transfer.data.encoded import EncodedSplit
 from nlp_transfer.data.long_texts import LongTaggedTexts, LongTexts
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line, quoted
 from nlp_transfer.inspection import (
     adapter_shapes,
     read_json,
     read_shapes,
-    refuse_code,
     refuse_not_finite,
     refuse_odd_adapter,
+    refuse_odd_config,
     refuse_other_labels,
     refuse_other_tensors,
 )
@@ -42,7 +43,7 @@ from nlp_transfer.training.processes import processes
 AnyTask = TextClassification | Ner
 
 
-def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, AnyTask]:
+def load_model(folder: str | Path, *, checkpoint: str | Path | None = None) -> tuple[Model, AnyTask]:
     """Read back what ``save_model`` wrote, on ``checkpoint`` if given, else on the base that the manifest names.
 
     ``folder`` may also be the run folder that the model stands in.
@@ -50,7 +51,7 @@ def load_model(folder: Path, *, checkpoint: str | None = None) -> tuple[Model, A
     Raises ArtifactError when files are missing or changed, or the base holds other weights or another tokenizer, and
     ConfigError when it reads shorter texts than the model was trained on.
     """
-    folder = model_folder(folder)
+    folder = model_folder(as_path(folder))
     manifest = read_manifest(folder)
     task = make_task(manifest)
     if manifest.adapter == "onnx":
@@ -176,7 +177,7 @@ def inspect_whole(folder: Path, task: AnyTask) -> None:
     config = read_json(folder / WHOLE_FILES[0])
     weights_path = folder / WHOLE_FILES[1]
     found = read_shapes(weights_path)
-    refuse_code(config, folder / WHOLE_FILES[0])
+    refuse_odd_config(config, folder / WHOLE_FILES[0])
     if (folder / ADAPTER_FILES[0]).exists():  # transformers would put it on top
         raise ArtifactError(f"{folder} holds whole weights and an adapter. Remove {ADAPTER_FILES[0]}.")
     names = config.get("id2label")

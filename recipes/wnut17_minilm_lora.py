@@ -50,7 +50,7 @@ def run(config: Config) -> nt.Metrics:
         overwrite=config.overwrite,
     )
     evaluation = nt.evaluate(model, task, *splits.scored)
-    nt.save_model(model, task, evaluation, config.run_dir / "model")
+    nt.save_model(model, task, evaluation, Path(config.run_dir, "model"))
     return nt.finish_run(config.run_dir, model, evaluation, task)
 
 

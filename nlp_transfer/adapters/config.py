@@ -46,5 +46,10 @@ class LoraConfig:
             raise ConfigError(f"LoraConfig.dropout must be from 0 to below 1, got {self.dropout}.")
         if self.top_layers is not None and self.top_layers < 1:
             raise ConfigError(f"LoraConfig.top_layers must be at least 1, got {self.top_layers}.")
+        if isinstance(self.target_modules, str):
+            raise ConfigError(
+                f"LoraConfig.target_modules is a tuple of names, such as ({self.target_modules!r},), got "
+                f"{self.target_modules!r}. Leave it out for all linear layers of the encoder."
+            )
         if self.target_modules == ():
             raise ConfigError("LoraConfig.target_modules must name at least one linear layer, got none.")

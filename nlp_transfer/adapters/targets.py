@@ -42,7 +42,7 @@ def lora_targets(network: PreTrainedModel, wanted: Sequence[str] | None, top_lay
     if unknown := [name for name in wanted if name not in endings]:
         raise ConfigError(
             f"LoraConfig.target_modules {unknown} name no linear layer of {type(network).__name__}. "
-            f"Its linear layers end in {endings}.{did_you_mean(unknown[0], endings)}"
+            f"Its linear layers end in {endings}.{did_you_mean(unknown[0], endings)} Left out, all of them are adapted."
         )
     return [name for name in linears if last_part(name) in wanted]
 

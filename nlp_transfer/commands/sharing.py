@@ -18,7 +18,7 @@ def push(
     tag: str | None = None,
     pull_request: bool = False,
     message: str = "Upload a model of nlp-transfer",
-    licence: Annotated[str | None, tyro.conf.arg(aliases=["--license"])] = None,
+    license: Annotated[str | None, tyro.conf.arg(aliases=["--licence"])] = None,  # noqa: A002
     base_model: str | None = None,
     replace_card: bool = False,
     examples: bool = True,
@@ -34,7 +34,7 @@ def push(
         tag: Name for the commit.
         pull_request: Propose it in a pull request.
         message: First line of the commit.
-        licence: Of the model, such as apache-2.0, for the card.
+        license: Of the model, such as apache-2.0, for the card.
         base_model: Hub id of the base, as org/name or org/name@revision, where it was trained from a folder.
         replace_card: Replace the card there, also if it was edited on the Hub.
         examples: Send the few texts of the data that the model keeps, and show three of them in the card.
@@ -44,7 +44,7 @@ def push(
     settings = {"public": public, "dry_run": dry_run, "revision": revision, "tag": tag, "pull_request": pull_request}
     settings |= {
         "message": message,
-        "licence": licence,
+        "license": license,
         "base_model": base_model,
         "replace_card": replace_card,
         "examples": examples,

@@ -41,7 +41,7 @@ def evaluate(
     from nlp_transfer.inference.files import check_output, evaluate_file, write_records
     from nlp_transfer.inference.predictor import load
 
-    check_output(output)
+    check_output(output, file)
     columns = {
         "text_column": text_column,
         "text_pair_column": text_pair_column,
@@ -85,7 +85,7 @@ def predict(
         raise ConfigError("Give texts or --file, not both.")
     if texts and (text_column or text_pair_column):
         raise ConfigError("Texts on the command line have no columns: leave --text-column and --text-pair-column out.")
-    check_output(output)
+    check_output(output, file)
     predictor = load(model, checkpoint=checkpoint)
     if texts:
         write_records(predict_records(predictor, texts), output)

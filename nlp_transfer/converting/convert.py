@@ -16,6 +16,7 @@ from nlp_transfer.converting.inspected import TWO_LABELS, read_config, refuse_ot
 from nlp_transfer.converting.labels import Told, known_names, make_task
 from nlp_transfer.converting.peft_adapters import from_peft
 from nlp_transfer.data.examples import Source, TaggedExample, TextExample
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ArtifactError, ConfigError
 from nlp_transfer.inspection import (
     COUNTERS,
@@ -39,7 +40,7 @@ ARCHITECTURES: dict[str, HeadKind] = {"ForSequenceClassification": "sequence", "
 
 def convert(
     source: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     checkpoint: str | None = None,
     labels: Sequence[str] | None = None,
@@ -55,6 +56,7 @@ def convert(
     Raises ArtifactError where a part of the head is missing, and for tags that are not O, B-X and I-X; ConfigError for
     names that do not fit.
     """
+    output = as_path(output)
     refuse_existing(output, overwrite=overwrite)
     folder, name, revision = find(str(source))
     if (folder / MANIFEST_FILE).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         refuse_other_choices(self)
+        for name in ("train", "validation", "test"):
+            if isinstance(value := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nlp_transfer.data.folding import fold
+from nlp_transfer.errors import DataError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -38,6 +39,10 @@ class TextExample:
     labels: tuple[str, ...]
     source: Source = IN_MEMORY
     text_pair: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labels, str):  # which is a sequence of letters
+            raise DataError(f"TextExample.labels is a tuple of names, such as ({self.labels!r},), got {self.labels!r}.")
 
     def folded(self) -> str:
         """Equal for copies that differ in how they are written only."""

@@ -53,7 +53,10 @@ def decoded(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
             raise DataError(f"{name}:{number}: holds a NUL byte, so it is no text or not UTF-8. Save it as UTF-8.")
         content = line.rstrip("\r\n").removeprefix("\ufeff")  # files that were joined bring their marks along
         if "\r" in content:
-            raise DataError(f"{name}:{number}: holds a carriage return. Save it with line feeds ('\\n') as line ends.")
+            raise DataError(
+                f"{name}:{number}: holds a carriage return. Save it with line feeds ('\\n') as line ends, or, where it "
+                "stands inside a text, delete it, for instance with 'tr -d \\r'."
+            )
         yield number, content
 
 

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 CHUNK = re.compile(r"\S+")
-HAN_OR_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
-WITHOUT_BLANKS = re.compile(f"[{HAN_OR_KANA}]|[^{HAN_OR_KANA}]+")
+HAN_OR_KANA = (
+    "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f\U00030000-\U000323af"
+)
+MARKS = "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""Of voice, and of variants: they belong to the character before them."""
+WITHOUT_BLANKS = re.compile(f"[{HAN_OR_KANA}][{MARKS}]*|[^{HAN_OR_KANA}]+")
 POSSESSIVE = re.compile(r"(?<=\w)['’][sS]$")
 SIGILS = "@#"
 """Kept with the word that follows: @user, #tag."""

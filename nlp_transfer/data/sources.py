@@ -25,7 +25,7 @@ PART_NAMES = {
 }
 """What parts are called in folders and on the Hub; the first name that is found is taken."""
 COLUMN_ENDINGS = {".conll", ".conllu", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".bilou"}
-ENDINGS = {*TABLE_FORMATS, *COLUMN_ENDINGS, ".txt", ""}
+ENDINGS = {*TABLE_FORMATS, *COLUMN_ENDINGS, ".json", ".txt", ""}
 PAGES = {"README", "LICENSE", "LICENCE", "COPYING", "NOTICE", "SOURCE", "CHANGELOG", "CITATION"}
 NO_DATA = (".py", ".md", ".log", ".sh", ".yml", ".yaml", ".ipynb")
 """What lies beside data and is none: by name, and by ending."""
@@ -50,6 +50,8 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
     for name, paths in files.items():
         if len(paths) > 1:
             notes.say(f"{name} is read from {len(paths)} files, {paths[0]} to {paths[-1]}.")
+        elif named[name] is None or str(paths[0]) != os.path.expanduser(str(named[name])):
+            notes.say(f"{name} is read from {paths[0]}.")
     return files
 
 
@@ -62,6 +64,8 @@ def files_of(spelling: str, flag: str = "") -> list[Path]:
     path = Path(os.path.expanduser(spelling))
     if not spelling:
         raise DataError(f"{flag}'' names no file.")
+    if spelling.startswith(HUB_PREFIX):
+        raise DataError(f"{flag}{spelling}: a data set on the Hub is read by --train alone. Save the split to a file.")
     if holds_parts(path):
         raise DataError(f"{flag}{spelling} is a folder without a file '{SEQUENCE_FILE}'. Name a file.")
     if os.path.isfile(path) or os.path.isdir(path):  # False, not an error, where the name is too long

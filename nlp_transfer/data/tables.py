@@ -26,6 +26,7 @@ from nlp_transfer.errors import DataError, first_line
 
 HUB_PREFIX = "hub:"
 TABLE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+A_LIST = "a JSON list is not read. Write one object a line (jsonl), for instance with \"jq -c '.[]'\"."
 BATCH_ROWS = 1024
 
 
@@ -46,7 +47,7 @@ def sniff(path: Path) -> str:
     """A file with an unknown ending: JSON lines begin with a brace, tsv rows hold a tab."""
     first = first_line_of(path)[1].strip()
     if first == "[" or isinstance(json_or_none(first), list):
-        raise DataError(f"{path}: a JSON list is not read. Write one object a line (jsonl).")
+        raise DataError(f"{path}: {A_LIST}")
     if first == "{" or isinstance(json_or_none(first), dict):
         return "jsonl"
     return "tsv" if "\t" in first else "csv"
@@ -105,7 +106,7 @@ def parse_object(source: Source, line: str) -> dict[str, Any]:
         value = DECODER.decode(line)
     except json.JSONDecodeError as error:
         if line.lstrip().startswith("["):
-            raise DataError(f"{source}: a JSON list is not read. Write one object a line (jsonl).") from None
+            raise DataError(f"{source}: {A_LIST}") from None
         raise DataError(f"{source}: no valid JSON ({error.msg}: character {error.colno}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
         raise DataError(f"{source}: no usable JSON ({error}).") from None
@@ -148,6 +149,9 @@ def read_hub(spelling: str) -> dict[str, Table]:
         try:
             parts = datasets.load_dataset(name, config or None, revision=revision or None)
         except Exception as error:  # huggingface_hub, fsspec and datasets raise a dozen types here
+            if str(error).startswith("Config name is missing"):
+                names = " ".join(str(error).split()[4:])
+                raise DataError(f"{spelling} has several configurations. {names}, as hub:{name}:CONFIG.") from error
             raise DataError(
                 f"{spelling}: the data set could not be downloaded from the Hub ({first_line(error)}). "
                 "Check the spelling and the network, or name files."

@@ -125,8 +125,8 @@ def results(card: Card) -> list[EvalResult]:
             dataset_type=hub_data(name) or "private",
             dataset_name=name,
             dataset_split=split,
-            metric_type=HUB_METRICS[metric][0],
-            metric_name=HUB_METRICS[metric][1],
+            metric_type=HUB_METRICS.get(metric, (metric, metric))[0],  # a task of the user's has its own
+            metric_name=HUB_METRICS.get(metric, (metric, metric))[1],
             metric_value=round(value, 4),
         )
         for split, found in card.manifest.scores.items()

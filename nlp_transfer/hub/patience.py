@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub import get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from nlp_transfer.durable import FULL
 from nlp_transfer.errors import ConfigError, HubError, first_line
 from nlp_transfer.reporting.progress import say
 
@@ -40,7 +41,7 @@ def persistently(what: str, attempt: Callable[[], T], *, seconds: float, waits: 
                 raise refusal(what, error) from error
             if isinstance(error, ValueError) and str(error).startswith(ODD_CARD):
                 raise ConfigError(f"{what}: the Hub refuses the card: {' '.join(str(error).split()[5:])}") from error
-            if isinstance(error, OSError) and error.filename is not None:  # of a file here
+            if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):  # of a file here
                 raise
             if wait is None or not may_pass(error):
                 raise HubError(f"{what}: {reason(error)}. Give the same command again to go on.") from error

@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from nlp_transfer.artifacts import FROM_THE_HUB, put_in_place, refuse_existing, refuse_other_content
+from nlp_transfer.artifacts import FROM_THE_HUB, put_in_place, refuse_existing, refuse_other_content, staged_for
 from nlp_transfer.checkpoint_folders import quiet_hub
-from nlp_transfer.durable import replace_file
+from nlp_transfer.durable import as_path, replace_file
 from nlp_transfer.errors import ArtifactError, ConfigError, HubError
 from nlp_transfer.hub.banks import BANK_FILE, listed_hashes, members_of
 from nlp_transfer.hub.content import Remote, is_same, look_at
@@ -29,7 +30,7 @@ MOST_BYTES = 2**33
 """Of a model's files together."""
 
 
-def pull(repo: str, output: Path | None = None, *, revision: str | None = None, overwrite: bool = False) -> Path:
+def pull(repo: str, output: str | Path | None = None, *, revision: str | None = None, overwrite: bool = False) -> Path:
     """The folder of the model, or bank, in ``repo`` ("user/name") at a branch, tag or commit: in the cache, or copied
     to ``output``.
 
@@ -37,6 +38,7 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
     ArtifactError for files that are not what the Hub says they are, HubError where it does not answer.
     """
     if output is not None:
+        output = as_path(output)
         refuse_taken(output, overwrite=overwrite)
     name, _, at = repo.partition("@")
     if not HUB_ID.fullmatch(name):
@@ -53,8 +55,7 @@ def pull(repo: str, output: Path | None = None, *, revision: str | None = None, 
 
 def copy(folder: Path, output: Path) -> None:
     """What belongs to it, the files themselves where the cache holds links; whole, or what was there before."""
-    staged = output.with_name(f".{output.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = staged_for(output)
     try:
         for name in content(folder):
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +77,6 @@ def content(folder: Path) -> list[str]:
 
 def refuse_taken(output: Path, *, overwrite: bool) -> None:
     """Banks are replaced as models are: only if nothing else lies there."""
-    if output.is_symlink():
-        raise ConfigError(f"{output} is a link. Name the folder itself.")
     if not (overwrite and (output / BANK_FILE).is_file()):
         return refuse_existing(output, overwrite=overwrite)
     known = {BANK_FILE, CARD_FILE, *members_of(output)}
@@ -201,9 +200,10 @@ def from_cache(name: str, revision: str | None) -> Path:
 def note_commit(name: str, revision: str, commit: str) -> None:
     """Where a branch or tag stands, as the cache keeps it: for work without a network, and to see that it moved."""
     path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", revision)
-    before = path.read_text("utf-8") if path.is_file() else commit
-    if before != commit:
+    before = path.read_text("utf-8") if path.is_file() else None
+    if before not in (None, commit):
         say(f"{name}: {revision} has moved since it was last pulled, from {before[:12]} to {commit[:12]}.")
-    if revision != commit:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, commit.encode())
+    if commit not in (before, revision):
+        with suppress(OSError):  # a cache that cannot be written to, or another process that writes the same
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, commit.encode())

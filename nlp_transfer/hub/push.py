@@ -24,6 +24,8 @@ from nlp_transfer.reporting.progress import say
 
 PATIENCE, BYTES_A_SECOND = 60.0, 100_000
 """Seconds for each try, and more for large files, at a slow connection's rate."""
+WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".gguf", ".pt", ".pth", ".ckpt")
+"""Of models, by the endings of their files."""
 MESSAGE = "Upload a model of nlp-transfer"
 
 
@@ -59,7 +61,7 @@ def push(
     tag: str | None = None,
     pull_request: bool = False,
     message: str = MESSAGE,
-    licence: str | None = None,
+    license: str | None = None,  # noqa: A002 - as the Hub spells it
     base_model: str | None = None,
     replace_card: bool = False,
     examples: bool = True,
@@ -81,8 +83,11 @@ def push(
     if not dry_run:
         refuse_no_way_there()
     with tempfile.TemporaryDirectory() as made:
+        licence = license
         if licence is None and not dry_run:
-            licence = persistently(f"push to {repo}", lambda: licence_there(HfApi(), repo), seconds=patience)
+            licence = persistently(
+                f"push to {repo}", lambda: licence_there(HfApi(), repo, replace_card=replace_card), seconds=patience
+            )
         publication = Publication(repo, licence, base_model, patience, dry_run, public, examples)
         files = stage(Path(folder).expanduser(), Path(made), publication)
         told = notes_on(files, licence)
@@ -113,12 +118,18 @@ def notes_on(files: dict[str, Path], licence: str | None) -> str:
     return told if licence else f"{told} No licence is stated (--license).".strip()
 
 
-def licence_there(api: HfApi, repo: str) -> str | None:
-    """As the card states it that is there already."""
+def licence_there(api: HfApi, repo: str, *, replace_card: bool) -> str | None:
+    """As the card states it that is there already. Raises ConfigError for one that a new card could not keep."""
     try:
-        return licence_stated(api.model_info(repo).card_data)
+        card = api.model_info(repo).card_data
     except RepositoryNotFoundError:
         return None
+    stated, kept = getattr(card, "license", None), licence_stated(card)
+    if replace_card and stated is not None and stated != kept:
+        raise ConfigError(
+            f"The card of {repo} states the licence {stated!r}, which --replace-card would lose. Pass --license."
+        )
+    return kept
 
 
 def check_names(repo: str, *, pull_request: bool, revision: str | None, tag: str | None) -> None:
@@ -154,6 +165,8 @@ def make_room(to: Sending, *, public: bool, branch: str | None) -> None:
     else:
         if not info.private and not public:
             raise ConfigError(f"{to.repo} is public: everybody sees what is pushed. Pass --public if that is meant.")
+        if info.private and public:
+            say(f"{to.repo} is private and stays so. Its page on the Hub has a setting for that.")
     if branch is not None:
         to.api.create_branch(to.repo, branch=branch, exist_ok=True)
 
@@ -191,7 +204,7 @@ def url(to: Sending, place: str) -> str:
 
 def refuse_other_model(to: Sending, there: Remote) -> None:
     """A base, say, of the same user: transformers would put an adapter that lies beside it on top of it."""
-    weights = [name for name in there.hashes if "/" not in name and name.endswith(".safetensors")]
+    weights = [name for name in there.hashes if "/" not in name and name.endswith(WEIGHTS)]
     if weights and not {MANIFEST_FILE, BANK_FILE} & there.hashes.keys():
         raise ConfigError(f"{to.repo} holds {weights[0]} of another kind of model. Name a repository of its own.")
 

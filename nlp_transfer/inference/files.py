@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from nlp_transfer.data.lines import decoded, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.packing import ending
 from nlp_transfer.data.reading import read_ner_file, read_text_file
+from nlp_transfer.data.sources import COLUMN_ENDINGS
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
-from nlp_transfer.errors import ConfigError, DataError
+from nlp_transfer.durable import as_path
+from nlp_transfer.errors import ConfigError, DataError, counted
 from nlp_transfer.inference.predictor import CHUNK, Predictor
 from nlp_transfer.inference.texts import Prediction, Text
 from nlp_transfer.manifest import read_manifest
@@ -67,15 +69,18 @@ def predict_file(
     reads_pairs = getattr(predictor.task, "text_pair", False)
     if text_pair_column is not None and not reads_pairs:
         raise DataError(f"text_pair_column '{text_pair_column}': this model reads one text, no pairs. Leave it out.")
-    texts = texts_of_file(file, text_column, text_pair_column, reads_pairs=reads_pairs)
-    yield from predict_records(predictor, texts)
+    texts, places = tee(texts_of_file(file, text_column, text_pair_column, reads_pairs=reads_pairs))
+    records = predict_records(predictor, (text for _, text in texts))
+    for (source, _), record in zip(places, records, strict=True):
+        yield {"source": str(source)} | record
 
 
 def texts_to_compare(model: Path, file: str | None) -> list[Text]:
     """Of a file, as ``predict_file`` reads it; else the samples that the model's manifest holds."""
     manifest = read_manifest(model_folder(model))
     if file is not None:
-        return list(texts_of_file(file, None, None, reads_pairs=bool(manifest.task.get("text_pair"))))
+        reads_pairs = bool(manifest.task.get("text_pair"))
+        return [text for _, text in texts_of_file(file, None, None, reads_pairs=reads_pairs)]
     if manifest.task["name"] == Ner.name:
         return [list(sample["words"]) for sample in manifest.samples]
     samples = [(sample["text"], sample.get("text_pair")) for sample in manifest.samples]
@@ -84,12 +89,15 @@ def texts_to_compare(model: Path, file: str | None) -> list[Text]:
 
 def predict_records(predictor: Predictor, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
     """Plain values: the text, and its label and probabilities or its entities."""
-    waiting = iter(texts)
+    waiting, cut_before = iter(texts), predictor.num_cut
     with progress_bar("predicting", None) as bar:
         while chunk := list(islice(waiting, CHUNK)):
             for text, prediction in zip(chunk, predictor.predict_batch(chunk, bar), strict=True):
                 record = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
                 yield record | as_record(prediction)
+    if num_cut := predictor.num_cut - cut_before:
+        limit = predictor.task.token_limit(predictor.model)
+        say(f"{counted(num_cut, 'text')} of more than {limit} tokens: what is beyond is not read.")
 
 
 def as_record(prediction: Prediction) -> dict[str, Any]:
@@ -103,8 +111,13 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
 
 def texts_of_file(
     file: str, text_column: str | None, text_pair_column: str | None, *, reads_pairs: bool
-) -> Iterator[Text]:
+) -> Iterator[tuple[Source, Text]]:
+    """Each with its place. All of a table are looked at before the first one is given: what is wrong with the last row
+    must not cost the work on all others.
+    """
     path = Path(os.path.expanduser(file))
+    if ending(path) in COLUMN_ENDINGS:
+        raise DataError(f"--file {file}: columns of words are no texts. Write a text a line; evaluate reads columns.")
     is_table = ending(path) in TABLE_FORMATS or (path.is_file() and sniff(path) == "jsonl")
     if file == STANDARD_INPUT or (path.is_file() and not is_table):
         if named := text_column or text_pair_column:
@@ -121,16 +134,20 @@ def texts_of_file(
     pair = pair if reads_pairs else None  # a column that looks like a second text is none to this model
     say(f"Text is read from column '{text}'" + (f", second text from '{pair}'." if pair else "."))
     for source, row in table.rows:
+        for column in filter(None, (text, pair)):
+            text_of(row, column, source)
+    for source, row in table.rows:
         first = text_of(row, text, source)
-        yield (first, text_of(row, pair, source)) if pair else first
+        yield source, (first, text_of(row, pair, source)) if pair else first
 
 
-def texts_of_lines(file: str) -> Iterator[str]:
+def texts_of_lines(file: str) -> Iterator[tuple[Source, str]]:
     """What a line holds may also be nothing."""
     if file == STANDARD_INPUT:
-        yield from (line for _, line in decoded(sys.stdin.buffer, "standard input"))
+        name, lines = "standard input", decoded(sys.stdin.buffer, "standard input")
     else:
-        yield from (line for _, line in numbered_lines(Path(os.path.expanduser(file))))
+        name, lines = file, numbered_lines(Path(os.path.expanduser(file)))
+    yield from ((Source(name, number), line) for number, line in lines)
 
 
 def text_of(row: Mapping[str, Any], column: str, source: Source) -> str:
@@ -141,12 +158,18 @@ def text_of(row: Mapping[str, Any], column: str, source: Source) -> str:
     return value
 
 
-def check_output(output: Path | None) -> None:
-    """Before the work, so that it is not lost at its end."""
-    if output is not None and output.is_dir():
+def check_output(output: Path | None, file: str | None) -> None:
+    """Before the work, so that it is not lost at its end. ``file`` is what is read."""
+    if output is None:
+        return
+    output = as_path(output)
+    if output.is_dir():
         raise ConfigError(f"--output {output} is a folder. Name a file.")
-    if output is not None and not output.parent.is_dir():
+    if not output.parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it, or name another one.")
+    read = as_path(file or "")
+    if read.is_file() and output.exists() and read.samefile(output):
+        raise ConfigError(f"--output {output} is the file that is read. Name another one.")
 
 
 def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
@@ -155,6 +178,12 @@ def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> Non
         for line in lines:
             print(line)
         return
+    output = as_path(output)
+    if output.exists() and not output.is_file():  # a pipe or a device, such as /dev/stdout, is written to as it is
+        with output.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        return
+    output = Path(os.path.realpath(output))  # not the link to it is replaced
     staged = output.with_name(f".{output.name}.part")
     try:
         with staged.open("w", encoding="utf-8") as file:

@@ -25,12 +25,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from nlp_transfer.artifacts import put_in_place, refuse_existing, write_manifest
+from nlp_transfer.artifacts import put_in_place, refuse_existing, staged_for, write_manifest
 from nlp_transfer.checkpoints import Model, load_tokenizer, quiet_transformers
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ArtifactError, ConfigError, first_line
 from nlp_transfer.fingerprints import hash_tokenizer
 from nlp_transfer.inference.predictor import Predictor
 from nlp_transfer.inference.texts import Entity, Text
+from nlp_transfer.inspection import read_json, refuse_odd_config
 from nlp_transfer.manifest import ONNX_FILES, Manifest, read_manifest
 from nlp_transfer.merging import folded
 from nlp_transfer.saved_models import load_model, make_task, model_folder
@@ -61,8 +63,8 @@ class Parity:
 
 
 def export(
-    folder: Path,
-    output: Path,
+    folder: str | Path,
+    output: str | Path,
     texts: Sequence[Text],
     *,
     int8: bool = False,
@@ -74,20 +76,21 @@ def export(
 
     Raises ArtifactError below the gate, and for families that torch cannot export (XLNet): nothing is written then.
     """
+    folder, output = as_path(folder), as_path(output)
     refuse_existing(output, overwrite=overwrite)
     if not texts:
         raise ConfigError("export compares answers on texts, got none. Pass a file with some.")
     folder = model_folder(folder)
     model, task = load_model(folder, checkpoint=checkpoint)
     whole = model if model.adapter == "none" else folded(model)
-    staged = output.with_name(f".{output.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = staged_for(output)
     staged.mkdir(parents=True)
     try:
         write_graph(whole, staged / MODEL_FILE, int8=int8)
+        whole.network.config.problem_type = task.problem_type
         whole.network.config.save_pretrained(staged)
         whole.tokenizer.save_pretrained(staged)
-        write_manifest(replace(read_manifest(folder), adapter="onnx"), staged)
+        write_manifest(manifest_of_export(read_manifest(folder), int8=int8), staged)
         parity = compared(Predictor(model, task), load_onnx(staged), texts)
         allowed = 1.0 if int8 else PROBABILITY_TOLERANCE
         if parity.largest_difference > allowed or parity.agreement < min_agreement:
@@ -99,6 +102,12 @@ def export(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return parity
+
+
+def manifest_of_export(manifest: Manifest, *, int8: bool) -> Manifest:
+    """What the model scored, and answered, int8 may not: of that nothing is stated."""
+    exported = replace(manifest, adapter="onnx")
+    return replace(exported, scores={}, samples=[]) if int8 else exported
 
 
 class LogitsAlone(nn.Module):
@@ -132,12 +141,12 @@ def write_graph(model: Model, path: Path, *, int8: bool) -> None:
                 dynamic_shapes=[tuple(shape for _ in names)],
                 verbose=False,
             )
+        if int8:
+            with quiet_exporters():
+                quantize_dynamic(path, path, weight_type=QuantType.QInt8)
     except Exception as error:  # the exporter has types of its own for each of its stages
         kind = model.network.config.model_type
-        raise ArtifactError(f"torch cannot export a {kind} model to ONNX: {first_line(error)[:200]}") from error
-    if int8:
-        with quiet_exporters():
-            quantize_dynamic(path, path, weight_type=QuantType.QInt8)
+        raise ArtifactError(f"A {kind} model cannot be exported to ONNX: {first_line(error)[:200]}") from error
 
 
 @contextmanager
@@ -172,6 +181,7 @@ def load_onnx(folder: Path) -> Predictor:
     """Raises ArtifactError when files are missing or changed, or the graph would read or run something else."""
     manifest: Manifest = read_manifest(folder)
     task = make_task(manifest)
+    refuse_odd_config(read_json(folder / ONNX_FILES[0]), folder / ONNX_FILES[0])
     content = (folder / MODEL_FILE).read_bytes()
     refuse_odd_graph(content, folder / MODEL_FILE)
     tokenizer = load_tokenizer(folder, str(folder))

@@ -15,10 +15,20 @@ import torch
 from nlp_transfer.adapters.lora import fold, plain_network
 from nlp_transfer.checkpoints import Model, encoder_of
 from nlp_transfer.data.encoded import ATTENTION_MASK, EncodedSplit
-from nlp_transfer.errors import ConfigError, DataError, counted, needing, quoted
+from nlp_transfer.errors import ConfigError, counted, needing, quoted
 from nlp_transfer.hub.banks import members_of
 from nlp_transfer.hub.pull import local_folder
-from nlp_transfer.inference.texts import OnError, Question, Text, answers_of, as_list, ask, raise_first, refusal
+from nlp_transfer.inference.texts import (
+    OnError,
+    Question,
+    Text,
+    answers_of,
+    as_list,
+    ask,
+    raise_first,
+    refusal,
+    refuse_unordered,
+)
 from nlp_transfer.manifest import ONNX_FILES, read_manifest
 from nlp_transfer.reporting.progress import Bar, progress_bar
 from nlp_transfer.saved_models import AnyTask, load_model, model_folder
@@ -31,7 +41,7 @@ CHUNK = 1024
 """Texts of a stream that are predicted together; memory does not grow with the stream."""
 
 
-def load(folder: str | Path, *, checkpoint: str | None = None, revision: str | None = None) -> Predictor:
+def load(folder: str | Path, *, checkpoint: str | Path | None = None, revision: str | None = None) -> Predictor:
     """A predictor from the model folder of a finished run, or a repository on the Hub ("user/name", with ``revision``
     or @revision if wanted), whose files are compared with their hashes.
 
@@ -63,6 +73,8 @@ class Predictor:
         self._kind = saved_as or model.adapter  # an adapter may be folded into the weights by now
         self.task = task
         self._tokenizing = threading.Lock()  # a tokenizer keeps what it was last asked to cut
+        self.num_cut = 0
+        """Texts, up to now, that were longer than the limit and not read to their end."""
         model.network.to(processes().device)
 
     def __repr__(self) -> str:
@@ -93,8 +105,7 @@ class Predictor:
 
     def stream(self, texts: Iterable[Text], *, on_error: OnError = "raise") -> Iterator[Any]:
         """The prediction of each text in turn; holds some at a time, however many there are."""
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            raise DataError(f"stream takes texts one after the other, got {type(texts).__name__}.")
+        refuse_unordered(texts, "texts")
         waiting, first = iter(texts), 1
         with progress_bar("predicting", None) as bar:
             while chunk := list(islice(waiting, CHUNK)):
@@ -155,7 +166,9 @@ class Predictor:
 
     def _encode(self, examples: Sequence[Any]) -> EncodedSplit:
         with self._tokenizing:
-            return self.task.encode(examples, self.model)
+            split = self.task.encode(examples, self.model)
+            self.num_cut += split.num_cut
+        return split
 
     def _probabilities(self, examples: Sequence[Any], bar: Bar | None = None) -> list[Probabilities]:
         if not examples:

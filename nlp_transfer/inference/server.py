@@ -4,7 +4,8 @@
                     -> {"answers": [{"entities": [...]}, {"error": "..."}, ...]}, one for each request, in order
     GET  /health    {"status": "ok", "adapters": [...], "waiting": 0}
 
-400: the body is not as above. 413: it is too large. 429: too many wait; try again after ``Retry-After`` seconds.
+400: the body is not as above. 413: it is too large. 429: too many wait; try again after ``Retry-After`` seconds. 503:
+the server is stopping.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -32,6 +33,7 @@ Entry = tuple[Any, Any] | DataError
 """A request, or what is wrong with it."""
 RETRY_AFTER = 1
 """Seconds."""
+MAX_PORT = 2**16 - 1
 GRACE = 30
 """Seconds in which what has come in is answered, once the server shall stop."""
 
@@ -68,7 +70,10 @@ def make_app(bank: AdapterBank, limits: Limits) -> Starlette:
         except TooLargeError as error:
             return JSONResponse({"error": str(error)}, 413)
         except BusyError as error:
-            return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(RETRY_AFTER)})
+            status = 503 if front.is_closing else 429
+            return JSONResponse({"error": str(error)}, status, {"Retry-After": str(RETRY_AFTER)})
+        except ClientDisconnect:  # in the midst of its body: nobody reads this
+            return JSONResponse({"error": "The body has no end."}, 400)
         except DataError as error:
             return JSONResponse({"error": str(error)}, 400)
         found = [next(answers) if isinstance(entry, tuple) else entry for entry in entries]
@@ -131,6 +136,8 @@ def record_of(answer: Any) -> dict[str, Any]:
 
 def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
     """Until SIGTERM or Ctrl-C: then what has come in is answered, and nothing else is taken."""
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigError(f"--port must be from 0 (any that is free) to {MAX_PORT}, got {port}.")
     is_ipv6 = ":" in host
     place = f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}"
     try:
@@ -138,6 +145,7 @@ def serve(bank: AdapterBank, host: str, port: int, limits: Limits) -> None:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"The server cannot listen at {place}: {error.strerror}. Take another --port.") from error
+    place = f"{place.rpartition(':')[0]}:{listening.getsockname()[1]}"  # of port 0, the one that was free
     print(f"{counted(len(bank.names), 'adapter')} at http://{place}: {', '.join(bank.names)}", flush=True)
     config = uvicorn.Config(make_app(bank, limits), log_level="warning", timeout_graceful_shutdown=GRACE)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -51,10 +51,17 @@ class Question:
 
 
 def as_list(items: Any, what: str) -> list[Any]:
-    """Of anything that holds things in order. Raises DataError for one text, and for what has no order."""
+    """Of anything that holds things in order."""
+    refuse_unordered(items, what)
+    return list(items)
+
+
+def refuse_unordered(items: Any, what: str) -> None:
+    """Raises DataError for one text, for what has no order, and for tables, which give the names of their columns."""
     if isinstance(items, str | bytes | Mapping | Set) or not isinstance(items, Iterable):
         raise DataError(f"expected a list of {what}, got {type(items).__name__}.")
-    return list(items)
+    if hasattr(items, "columns"):
+        raise DataError(f"expected a list of {what}, got a {type(items).__name__}. Pass one column of it.")
 
 
 def raise_first(found: Sequence[Any], on_error: OnError) -> None:

@@ -30,6 +30,7 @@ class AsyncBank:
         self._work: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncBank:
+        self._arrived, self._is_closing = asyncio.Event(), False
         self._work = asyncio.create_task(self._answer())
         return self
 
@@ -40,6 +41,11 @@ class AsyncBank:
         self._arrived.set()
         assert self._work is not None
         await asyncio.shield(self._work)  # whoever stops waiting for the end does not stop the answers
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._is_closing
 
     @property
     def num_waiting(self) -> int:

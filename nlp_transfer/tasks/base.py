@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ class Piece(NamedTuple):
     """Shape: ``(positions, labels)``."""
 
 
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[E, P]):
     """Labels, encoding, loss and score; ``E`` is the kind of example, ``P`` the kind of prediction."""
@@ -68,6 +71,11 @@ class Task(ABC, Generic[E, P]):
     def classes(self) -> tuple[str, ...]:
         """What a person tells apart: the labels; of NER, the entity types."""
         return self.labels.names
+
+    @property
+    def problem_type(self) -> ProblemType | None:
+        """As transformers calls it in ``config.json``: its ``pipeline`` goes by that."""
+        return None
 
     def encode(self, examples: Sequence[E], model: Model) -> EncodedSplit:
         """Rows for the network; every label of ``examples`` must be known. Kept in the cache, and read from there,
@@ -154,7 +162,8 @@ def padding_of(model: Model) -> Padding:
         "token_type_ids": tokenizer.pad_token_type_id,
     }
     values = {name: fills[name] for name in tokenizer.model_input_names if name in fills}
-    return Padding(values, tokenizer.padding_side)
+    # only XLNet counts from the end; elsewhere padding on the left would move the words from where they are looked for
+    return Padding(values, "left" if model.network.config.model_type == "xlnet" else "right")
 
 
 def in_chunks(examples: Iterable[E], bar: Bar) -> Iterator[list[E]]:

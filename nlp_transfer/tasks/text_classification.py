@@ -25,7 +25,7 @@ from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
 from nlp_transfer.reporting.progress import progress_bar
-from nlp_transfer.tasks.base import Piece, Probabilities, Task, balanced_weights, in_chunks, with_unseen
+from nlp_transfer.tasks.base import Piece, Probabilities, ProblemType, Task, balanced_weights, in_chunks, with_unseen
 from nlp_transfer.tasks.config import THRESHOLD, TextClassificationConfig
 
 
@@ -95,6 +95,10 @@ class TextClassification(Task[TextExample, Classification]):
             raise ConfigError(f"long_texts must be 'head' for pairs of texts, got '{self.long_texts}'.")
 
     @property
+    def problem_type(self) -> ProblemType:
+        return "multi_label_classification" if self.multi_label else "single_label_classification"
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         return LABEL_SET_METRICS if self.multi_label else CLASS_METRICS
 
@@ -117,6 +121,9 @@ class TextClassification(Task[TextExample, Classification]):
         limit: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[Row]:
+        if not inputs["input_ids"]:  # nothing to read, and the tokenizer adds nothing: the network needs a token
+            unknown = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
+            inputs = {name: [{"input_ids": unknown, "attention_mask": 1}.get(name, 0)] for name in inputs}
         ids, labels = inputs["input_ids"], self._label_ids(example)
         if len(ids) <= limit:
             yield Row(inputs, labels, number)

@@ -11,6 +11,7 @@ from typing import Generic
 from nlp_transfer.checkpoints import Model
 from nlp_transfer.data.encoded import Batch, EncodedSplit
 from nlp_transfer.data.store import ExampleStore
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import Interrupted, TrainingError, counted
 from nlp_transfer.metrics import Metrics
 from nlp_transfer.reporting.progress import Bar, progress_bar, say
@@ -43,7 +44,7 @@ def fit(
     train: Iterable[E],
     validation: Iterable[E],
     config: TrainingConfig,
-    run_dir: Path,
+    run_dir: str | Path,
     overwrite: bool = False,
 ) -> Model:
     """Fine-tune and return the model as it was after its best epoch on the validation part.
@@ -56,6 +57,7 @@ def fit(
     when the run cannot go on; Interrupted when a signal stopped it, with a checkpoint written. The random number
     generators of Python, numpy and torch are set anew for every micro-batch.
     """
+    run_dir = as_path(run_dir)
     processes()  # the watch over them begins
     set_timeout(config.process_timeout)
     metric = choose_metric(task, config)

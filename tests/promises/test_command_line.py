@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from nlp_transfer import __version__
+from nlp_transfer.inference.predictor import Predictor
 from tests.processes import PROJECT, environment, launch, nlp_transfer
 
 FAST = ["--training.num-epochs", "1", "--training.mixed-precision", "no", "--lora.rank", "2"]
@@ -113,6 +115,8 @@ def test_a_label_that_train_lacks_may_be_kept_and_then_counts_as_wrong(call, che
         (["copy", "nerr"], "Did you mean 'ner'?"),
         (["predict", "nowhere", "a text"], "nowhere does not exist"),
         (["evaluate", "nowhere", "file.csv"], "nowhere does not exist"),
+        (["evaluate", "nowhere", "hub:org/name"], "nowhere does not exist"),
+        (["run", "ner", "--train", __file__, os.__file__, re.__file__], "named by one pattern in quotation marks"),
         (["predict"], "Model folder of a run, or user/name[@revision] on the Hub. (required)"),
     ],
 )
@@ -197,7 +201,8 @@ def test_a_finished_run_is_not_overwritten_unasked(call, checkpoint, tsv, model)
 def test_a_json_list_is_refused_in_a_short_line(call, checkpoint, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps([{"text": "a text " * 100, "label": "b"}] * 50))
     code, _, err = call("run", "text_classification", "--train", "list.json", "--checkpoint", checkpoint)
-    assert (code, err) == (2, "error: list.json: a JSON list is not read. Write one object a line (jsonl).\n")
+    mend = "Write one object a line (jsonl), for instance with \"jq -c '.[]'\"."
+    assert (code, err) == (2, f"error: list.json: a JSON list is not read. {mend}\n")
 
 
 def test_an_unfinished_run_is_told_from_a_folder_that_is_none(call, tmp_path):
@@ -230,15 +235,65 @@ def test_predictions_are_json_lines_from_texts_a_file_or_standard_input(call, mo
     done = nlp_transfer("predict", model, stdin="a great film\nan awful book\n")
     piped = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["text"] for line in piped] == ["a great film", "an awful book"]
+    assert [line.pop("source") for line in piped] == ["standard input:1", "standard input:2"]
     assert set(piped[0]["probabilities"]) == {"praise", "blame"}
 
     code, out, _ = call("predict", model, "a great film", "an awful book")
     assert code == 0
     assert [json.loads(line) for line in out.splitlines()] == piped
 
-    (tmp_path / "texts.csv").write_text('text,id\n"a great film",1\nan awful book,2\n')
+    (tmp_path / "texts.csv").write_text('text,id\n"a great film",1\n\nan awful book,2\n')
     assert call("predict", model, "--file", "texts.csv", "--output", "out.jsonl")[0] == 0
-    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == piped
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line.pop("source") for line in written] == ["texts.csv:2", "texts.csv:4"]
+    assert written == piped
+
+
+def test_texts_that_are_not_read_to_their_end_are_counted(call, model, tmp_path):
+    (tmp_path / "texts.txt").write_text("a great film\n" + "a long film " * 100 + "\n")
+    code, out, err = call("predict", model, "--file", "texts.txt")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "1 text of more than " in err
+
+
+def test_the_last_row_is_looked_at_before_the_first_is_predicted(call, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Predictor, "predict_batch", lambda *_, **__: pytest.fail("predicted"))
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n' * 3000 + '{"text": null}\n')
+    code, _, err = call("predict", model, "--file", "texts.jsonl")
+    assert (code, "texts.jsonl:3001: column 'text' holds no text" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_the_file_that_is_read_is_not_written_over(call, model, tmp_path, command):
+    content = "text\tlabel\na film\tpraise\n"
+    (tmp_path / "data.tsv").write_text(content)
+    (tmp_path / "link.tsv").symlink_to("data.tsv")
+    flag = ["--file"] if command == "predict" else []
+    for output in ("data.tsv", "./data.tsv", "link.tsv"):
+        code, _, err = call(command, model, *flag, "data.tsv", "--output", output)
+        assert (code, "is the file that is read" in err) == (2, True), err
+    assert (tmp_path / "data.tsv").read_text() == content
+
+
+def test_an_output_that_is_no_plain_file_is_written_to_and_not_replaced(call, model, tmp_path):
+    """/dev/null, a pipe; a link stays one."""
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    assert call("predict", model, "a film", "--output", "pipe")[0] == 0
+    reader.join()
+    assert json.loads(read[0])["text"] == "a film"
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link.jsonl").symlink_to("answers.jsonl")
+    assert call("predict", model, "a film", "--output", "link.jsonl")[0] == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "answers.jsonl").read_text() == read[0]
+
+
+def test_columns_of_words_are_not_predicted_line_by_line(call, tagger, conll):
+    code, _, err = call("predict", tagger, "--file", conll)
+    assert (code, "columns of words are no texts" in err) == (2, True), err
 
 
 def test_evaluating_the_held_out_examples_gives_the_score_of_the_run(call, model, tsv, tmp_path):
@@ -291,7 +346,7 @@ def tagger(checkpoint, conll, tmp_path_factory) -> Path:
 def test_a_tagger_reads_one_column_even_if_two_look_like_a_pair(call, tagger, tmp_path):
     (tmp_path / "texts.csv").write_text("question,answer\nAda left Paris .,Bob left .\n")
     code, out, _ = call("predict", tagger, "--file", "texts.csv")
-    assert (code, json.loads(out).keys()) == (0, {"text", "entities"})
+    assert (code, json.loads(out).keys()) == (0, {"source", "text", "entities"})
     code, _, err = call("predict", tagger, "--file", "texts.csv", "--text-pair-column", "answer")
     assert (code, "reads one text" in err) == (2, True)
 

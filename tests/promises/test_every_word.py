@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from seqeval.metrics import f1_score
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizer
+from transformers import PreTrainedConfig, PreTrainedTokenizer
 from transformers.modeling_outputs import TokenClassifierOutput
 
 import nlp_transfer as nt
@@ -140,8 +140,9 @@ def test_a_text_of_any_number_of_words_gets_as_many_predictions(predictor_of, ki
 class Knows(nn.Module):
     """A network that is right on every word it sees: each token has one tag."""
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int, config: PreTrainedConfig) -> None:
         super().__init__()
+        self.config = config
         self.tags = torch.tensor([LABELS.id(tag) for tag in ("O", "B-PER", "B-LOC")]).repeat(num_tokens)[:num_tokens]
 
     def forward(self, input_ids: Tensor, **_: Tensor) -> TokenClassifierOutput:
@@ -152,7 +153,7 @@ class Knows(nn.Module):
 def all_knowing(request, predictor_of) -> tuple[nt.Model, list[nt.TaggedExample], list[int]]:
     """A model, and texts with its tags as gold, of which about a third lies beyond the limit; how much does not."""
     model = predictor_of(request.param).model
-    knows = replace(model, network=Knows(len(model.tokenizer)))
+    knows = replace(model, network=Knows(len(model.tokenizer), model.network.config))
     tokenizer = WordTokenizer(model.tokenizer, model.max_tokens)
     rng = random.Random(0)
     examples, seen = [], []

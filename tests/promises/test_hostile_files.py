@@ -204,6 +204,9 @@ ADAPTERS = {
     "weights that are a pipe": fifo(WEIGHTS),
     "a manifest that lies elsewhere": link_outside(MANIFEST),
     "a pipe beside them": fifo("extra.json"),
+    "a link to itself": lambda folder: (folder / "extra.json").symlink_to("extra.json"),
+    "a manifest that lists code": write("handler.py", b"raise SystemExit"),
+    "scores that are no numbers": edit_json(MANIFEST, scores={"test": {"f1": "high"}}),
     "a pickle beside them": pickled("pytorch_model.bin"),
     "a pickle of an optimizer": pickled("optimizer.pt"),
     "code beside them": write("modeling_evil.py", b"raise SystemExit"),
@@ -315,6 +318,7 @@ def test_a_hostile_adapter_is_refused_at_once_and_nothing_runs(good, tmp_path, n
 
 WHOLE = {
     "code that is named": edit_json("config.json", auto_map={"AutoModel": "evil--model.py"}),
+    "names of labels without end": edit_json("config.json", num_labels=10**9),
     "layers without end": edit_json("config.json", num_hidden_layers=10**9),
     "a hidden size of 10^9": edit_json("config.json", hidden_size=10**9),
     "a vocabulary of 10^12": edit_json("config.json", vocab_size=10**12),
@@ -355,7 +359,11 @@ def test_the_links_of_the_hubs_cache_are_followed(good, tmp_path):
     for path in (good / "lora").iterdir():
         shutil.copy(path, cache / "blobs" / hash_files([path]))
         (cache / "snapshots" / "c0ffee" / path.name).symlink_to(f"../../blobs/{hash_files([path])}")
+    (cache / "snapshots" / "c0ffee" / "handler.py").write_text("raise SystemExit")  # of a service; nobody reads it
     assert nt.load(cache / "snapshots" / "c0ffee").predict("a film").label in ("blame", "praise")
+    sign(cache / "snapshots" / "c0ffee")
+    with pytest.raises(nt.ArtifactError, match=r"lists handler.py, which may hold code"):
+        nt.load(cache / "snapshots" / "c0ffee")
 
 
 @pytest.mark.parametrize("labels", [["B-A", "I-A", "O"], ["O", "I-A", "B-A"], ["O", "A", "B"]], ids=str)

@@ -6,8 +6,10 @@ The server is tests/hub_server: it speaks the Hub's protocol, and is not the Hub
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -17,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 import nlp_transfer as nt
+from nlp_transfer.hub import pull
 from nlp_transfer.hub.card import hub_data
-from nlp_transfer.hub.leaks import home_pattern, without_folders
+from nlp_transfer.hub.leaks import home_pattern, refuse_leaks, without_folders
 from nlp_transfer.hub.markdown import block, code, plain
+from nlp_transfer.hub.patience import persistently
 from tests.hub_server.checked import create, sound
 from tests.hub_server.faults import Fault
 from tests.processes import PROJECT, environment, nlp_transfer
@@ -364,9 +368,10 @@ def test_names_that_are_patterns_bring_nothing_else(run_dir, checkpoint, tell, t
 def test_another_kind_of_model_is_not_pushed_over(run_dir, checkpoint, tell, tmp_path):
     with opened(tmp_path / "hub", checkpoint, xet=False) as hub:
         create(hub, "other")
-        hub.move_branch("alice/other", files={"model.safetensors": b"weights"})
-        done = tell(hub, "push", run_dir, "alice/other", "--base-model", BASE, "--public")
-        assert (done.returncode, "holds model.safetensors of another kind of model" in done.stderr) == (2, True)
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            hub.move_branch("alice/other", files={name: b"weights"})
+            done = tell(hub, "push", run_dir, "alice/other", "--base-model", BASE, "--public")
+            assert (done.returncode, f"holds {name} of another kind of model" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.slow
@@ -413,6 +418,9 @@ def test_what_is_public_is_pushed_to_only_if_asked_for(run_dir, checkpoint, tell
         assert tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--public").returncode == 0
         stranger = tell(hub, "pull", REPO, token="")
         assert stranger.returncode == 0, stranger.stderr
+        hub.make_private(REPO)
+        done = tell(hub, "push", run_dir, REPO, "--base-model", BASE, "--public")
+        assert f"{REPO} is private and stays so" in done.stderr
 
 
 @pytest.mark.slow
@@ -477,12 +485,48 @@ def test_what_cannot_be_pulled_is_a_line(run_dir, checkpoint, tell, tmp_path):
             (["pull", f"{REPO}@nowhere"], "hf_alice_write", "no such revision"),
             (["pull", BASE], "hf_alice_write", "it is no model of nlp-transfer"),
             (["pull", "no name"], "hf_alice_write", "is named 'user/name'"),
-            (["predict", REPO, "text", "--checkpoint", "alice/nothing"], "hf_alice_write", "could not be downloaded"),
+            (["predict", REPO, "text", "--checkpoint", "alice/nothing"], "hf_alice_write", "no right to read it"),
+            (["predict", REPO, "text", "--checkpoint", "bob/nothing"], "", "log in with `hf auth login`"),
         ):
             done = tell(hub, *words, token=token)
             assert done.returncode in (1, 2)
             assert reason in done.stderr
             assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_cache_that_cannot_be_written_to_is_read(tmp_path, monkeypatch):
+    """Mounted into a container, or used by many processes at once."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    written: list[Path] = []
+
+    def refuse(path: Path, _: bytes) -> None:
+        written.append(path)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(pull, "replace_file", refuse)
+        pull.note_commit(REPO, "main", "a" * 40)
+        assert len(written) == 1
+    pull.note_commit(REPO, "main", "a" * 40)
+    monkeypatch.setattr(pull, "replace_file", refuse)
+    pull.note_commit(REPO, "main", "a" * 40)  # which it says already
+    assert len(written) == 1
+
+
+def test_a_full_disk_is_not_taken_for_a_want_of_connection():
+    def pull_on_a_full_disk() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        persistently("pull", pull_on_a_full_disk, seconds=5, waits=())
+
+
+def test_bytes_of_weights_that_look_like_an_address_are_none(tmp_path):
+    for name in ("model.safetensors", "model.onnx", "notes.md"):
+        (tmp_path / name).write_bytes(b"\0a://b\xff:cde@")
+    refuse_leaks(tmp_path, [tmp_path / "model.safetensors", tmp_path / "model.onnx"])
+    with pytest.raises(nt.ArtifactError, match=r"notes.md would publish a password"):
+        refuse_leaks(tmp_path, [tmp_path / "notes.md"])
 
 
 def test_a_dry_run_lists_files_and_card_and_asks_for_nothing_but_the_base(run_dir, call, tmp_path):

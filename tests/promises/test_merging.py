@@ -47,6 +47,15 @@ def test_plain_transformers_reads_it_with_the_names_of_the_labels(checkpoint, tm
     assert [found["label"] for found in plain(TEXTS)] == [found.label for found in ours]
 
 
+def test_it_takes_any_number_of_labels_a_text_for_that(checkpoint, tmp_path):
+    """Else its pipeline would take a softmax over them."""
+    merged = nt.merge([make_adapter(checkpoint, tmp_path / "adapter", 2)], tmp_path / "merged")
+    plain = hf.pipeline("text-classification", model=str(merged), tokenizer=str(merged), top_k=None)
+    (answer,) = plain(["a text"])
+    found = {one["label"]: one["score"] for one in answer}
+    assert found == pytest.approx(nt.load(merged).predict("a text").probabilities, abs=1e-5)
+
+
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"init": "pissa"}], ids=str)
 def test_every_way_of_lora_can_be_merged(checkpoint, tmp_path, lora):
     folder = make_adapter(checkpoint, tmp_path / "adapter", 0, **lora)

@@ -11,7 +11,7 @@ import nlp_transfer as nt
 from nlp_transfer.inference.onnx import export
 from tests.adapters_at_random import make_adapter
 from tests.corpus import REVIEWS, SENTENCES
-from tests.promises.test_hostile_files import sign
+from tests.promises.test_hostile_files import edit_json, sign
 
 TEXTS = [" ".join(words) for words, _ in SENTENCES[:8]] + [text for text, _ in REVIEWS[:8]] + ["lovely " * 90, ""]
 FAMILIES = ["bert", pytest.param("roberta", marks=pytest.mark.slow), pytest.param("distilbert", marks=pytest.mark.slow)]
@@ -60,7 +60,7 @@ def test_below_the_gate_nothing_is_written(checkpoint, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_family_that_cannot_be_exported_is_one_line(make_checkpoint, tmp_path):
     folder = make_adapter(str(make_checkpoint("xlnet")), tmp_path / "adapter", 0)
-    with pytest.raises(nt.ArtifactError, match="torch cannot export a xlnet model") as refused:
+    with pytest.raises(nt.ArtifactError, match="A xlnet model cannot be exported") as refused:
         export(folder, tmp_path / "exported", TEXTS)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -72,6 +72,10 @@ def test_the_command_exports_in_8_bits_and_says_how_it_answers(exported, call, t
     assert "of 1 texts get the same answer, and probabilities differ by up to" in out
     sizes = [(path / "model.onnx").stat().st_size for path in (tmp_path / "small", exported[1])]
     assert sizes[0] < sizes[1]
+    small, whole = (json.loads((path / "manifest.json").read_text()) for path in (tmp_path / "small", exported[1]))
+    assert (small["scores"], small["samples"]) == ({}, [])  # those of the model are not those of 8 bits
+    assert whole["scores"]
+    assert whole["samples"]
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:4]))
     code, out, _ = call("predict", tmp_path / "small", "--file", tmp_path / "texts.txt")
     assert (code, len(out.splitlines())) == (0, 4)
@@ -102,6 +106,7 @@ HARM = {
     "weights elsewhere": lambda path: rewritten(path, lies_elsewhere),
     "weights elsewhere, in a node": lambda path: rewritten(path, lies_elsewhere_in_a_branch),
     "operators of others": lambda path: rewritten(path, lambda g: g.opset_import.add(domain="evil", version=1)),
+    "names of labels without end": lambda path: edit_json("config.json", num_labels=10**9)(path.parent),
     "a link out of the folder": lambda path: (path.rename(path.parent.parent / "m"), path.symlink_to("../m")),
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,9 +32,9 @@ def test_whatever_holds_texts_in_order_is_read(predictor, hold):
     assert predictor.embed(hold(TEXTS)).shape == (3, 32)
 
 
-@pytest.mark.parametrize("odd", [None, 7, b"abc", {"a", "b"}, {"a": 1}])
+@pytest.mark.parametrize("odd", [None, 7, b"abc", {"a", "b"}, {"a": 1}, pd.DataFrame({"text": ["a"]})], ids=str)
 def test_anything_else_is_one_typed_error(predictor, odd):
-    for work in (predictor.predict, predictor.predict_proba, predictor.embed):
+    for work in (predictor.predict, predictor.predict_proba, predictor.embed, lambda odd: list(predictor.stream(odd))):
         with pytest.raises(nt.DataError, match="expected a list of texts"):
             work(odd)
 
@@ -48,6 +51,26 @@ def test_an_error_stands_in_the_place_of_its_text_alone(predictor):
     assert found[0].labels == found[4].labels
     with pytest.raises(nt.ConfigError, match="on_error must be one of 'raise', 'return', got 'skip'"):
         predictor.predict(["a film"], on_error="skip")
+
+
+def test_padding_on_the_left_moves_no_word(checkpoint, tmp_path):
+    """As a tokenizer may have been saved, for a decoder perhaps."""
+    left = shutil.copytree(checkpoint, tmp_path / "left")
+    settings = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left"}))
+    classifier = nt.load(make_adapter(str(left), tmp_path / "model", 0))
+    alone, together = classifier.predict_proba(TEXTS[:1]), classifier.predict_proba(TEXTS)
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-6)
+
+
+def test_an_empty_text_is_answered_also_where_the_tokenizer_adds_no_token_of_its_own(checkpoint, tmp_path):
+    bare = shutil.copytree(checkpoint, tmp_path / "bare")
+    raw = json.loads((bare / "tokenizer.json").read_text())
+    (bare / "tokenizer.json").write_text(json.dumps(raw | {"post_processor": None}))
+    classifier = nt.load(make_adapter(str(bare), tmp_path / "model", 0))
+    alone, together = classifier.predict_proba([""]), classifier.predict_proba(["", "a film"])
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-6)
 
 
 def test_an_embedding_is_the_mean_of_the_hidden_states(predictor):

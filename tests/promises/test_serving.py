@@ -94,6 +94,17 @@ def test_too_many_that_wait_are_refused_and_later_ones_answered(folders):
     assert isinstance(later, nt.Classification)
 
 
+def test_a_front_may_be_entered_again(folders):
+    """As a host does that restarts an application."""
+    front = nt.AsyncBank(nt.AdapterBank.load({"a0": folders["a0"]}))
+
+    async def enter():
+        async with front:
+            return await front.predict("a0", TEXTS[0])
+
+    assert asyncio.run(enter()) == asyncio.run(enter())
+
+
 def test_limits_that_cannot_work_are_refused(folders):
     bank = nt.AdapterBank.load({"a0": folders["a0"]})
     for limits in ({"max_batch": 0}, {"max_waiting": 0}):
@@ -306,6 +317,8 @@ def test_overload_is_told_and_a_stop_answers_what_has_come_in(folders):
         assert {status for status, _ in found} == {200, 429}
         assert all(body["retry_after"] == "1" for status, body in found if status == 429)
         assert server.ask([long])[0] == 200
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as leaving:
+            leaving.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
 
         with ThreadPoolExecutor(1) as clients:
             last = clients.submit(server.ask, [long] * 60)
@@ -335,6 +348,8 @@ def test_a_port_that_is_taken_is_one_line(folders, call):
         done = subprocess.run(program, check=False, capture_output=True, text=True, env=environment(), timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith("error: The server cannot listen at 127.0.0.1:")
+    code, _, err = call("serve", folders["a0"], "--port", 70000)
+    assert (code, "--port must be from 0 (any that is free) to 65535, got 70000" in err) == (2, True), err
     code, _, err = call("serve", "a=x", "a=y")
     assert (code, "under different names" in err) == (2, True)
 

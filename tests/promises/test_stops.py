@@ -16,6 +16,8 @@ import pytest
 
 import nlp_transfer as nt
 from nlp_transfer import signals
+from nlp_transfer.artifacts import put_in_place, refuse_existing
+from nlp_transfer.errors import Interrupted
 from nlp_transfer.fingerprints import own_code_sha256
 from nlp_transfer.training import checkpointing, fit, saving
 from nlp_transfer.training.state import Progress
@@ -124,9 +126,9 @@ def test_overwrite_replaces_a_run_of_another_format(checkpoint, tsv, tmp_path, m
     stopped_runs.train(checkpoint, tsv, {}, tmp_path, overwrite=True)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="folders are synced on POSIX")
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_ones_go(tmp_path, monkeypatch):
-    """A power cut leaves what fsync has waited for, and nothing else for certain: no kill can show that."""
+@pytest.fixture
+def events(monkeypatch):
+    """What is synced and renamed: a power cut leaves what fsync has waited for, and nothing else for certain."""
     events: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -140,6 +142,14 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(Path, "rename", noting_rename)
+    return events
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="folders are synced on POSIX")
+
+
+@posix
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_ones_go(tmp_path, events):
     made = checkpointing.Checkpoint(weights={}, optimizer={}, best=None, state={}, log=b"")
     for name in ("step-1", "step-2"):
         checkpointing.write_checkpoint(made, tmp_path / "run" / "checkpoints" / name, keep=1)
@@ -150,6 +160,41 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_
         assert events[: len(expected)] == expected
         del events[: len(expected)]
     assert events == []
+
+
+@posix
+def test_a_model_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path, events):
+    for name in ("old", "new"):
+        (tmp_path / "staged").mkdir()
+        (tmp_path / "staged" / "weights").write_text(name)
+        events.clear()
+        put_in_place(tmp_path / "staged", tmp_path / "model")
+    assert events == ["sync weights", "sync staged", "rename model", "rename staged", f"sync {tmp_path.name}"]
+    assert [(path.name, (path / "weights").read_text()) for path in tmp_path.iterdir()] == [("model", "new")]
+
+
+def test_a_signal_in_between_leaves_the_old_model_in_its_place(tmp_path, monkeypatch):
+    for name in ("model", "staged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name == "staged":
+            raise Interrupted("by SIGTERM")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(Interrupted):
+        put_in_place(tmp_path / "staged", tmp_path / "model")
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+def test_a_link_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    with pytest.raises(nt.ConfigError, match=r"is a link\. Name the folder itself"):
+        refuse_existing(tmp_path / "current", overwrite=True)
 
 
 def test_what_the_user_wrote_is_part_of_the_fingerprint(tmp_path, monkeypatch):

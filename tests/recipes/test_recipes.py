@@ -54,6 +54,23 @@ def check_run_folder(run_dir: Path) -> None:
     assert summary["adapter"].get("init", "default") == "default"
 
 
+def test_paths_may_be_written_either_way(checkpoint, tsv, tmp_path, monkeypatch):
+    """As in a notebook: ``train=Path(...)``, ``run_dir="~/runs/..."``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    module = recipe("text_classification")
+    config = module.Config(
+        train=Path(tsv), checkpoint=Path(checkpoint), run_dir="~/run", training=nt.TrainingConfig(num_epochs=1)
+    )
+    module.run(config)
+    assert (tmp_path / "run" / "report.md").is_file()
+    text = "a film"
+    answer = nt.load("~/run/model", checkpoint=Path(checkpoint)).predict(text)
+    model, _ = nt.load_model("~/run/model")
+    assert model.adapter == "lora"
+    assert nt.load(nt.merge(["~/run/model"], "~/whole")).predict(text).label == answer.label
+    assert {path.name for path in tmp_path.iterdir()} >= {"run", "whole"}
+
+
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_ner_learns_and_its_model_gives_the_same_entities(checkpoint, conll, tmp_path, adapter):
     module = recipe("ner")

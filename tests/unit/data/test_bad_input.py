@@ -428,7 +428,7 @@ def test_what_lies_beside_the_parts_is_named_as_not_read(tmp_path, tsv, name):
     assert f"{tmp_path}: 1 file not read: {name}." in notes
 
 
-@pytest.mark.parametrize("name", ["dev.json", "test.xlsx", "validation_1.zip", "test"])
+@pytest.mark.parametrize("name", ["dev.xml", "test.xlsx", "validation_1.zip", "test"])
 def test_what_is_named_like_a_part_and_cannot_be_read_is_refused(tmp_path, tsv, name):
     (tmp_path / "train.tsv").write_bytes(tsv.read_bytes())
     if "." in name:

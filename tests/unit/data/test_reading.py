@@ -290,6 +290,19 @@ def test_an_unusable_hub_set_is_refused(hub_folder, kept, train, message):
     assert message in str(caught.value)
 
 
+def test_the_configurations_of_a_hub_set_are_named_where_one_must_be_chosen(tmp_path):
+    lines = [f"- config_name: {name}\n  data_files: {name}/train.csv\n" for name in ("cola", "sst2")]
+    for name in ("cola", "sst2"):
+        (tmp_path / name).mkdir()
+        write_csv(tmp_path / name / "train.csv")
+    (tmp_path / "README.md").write_text("---\nconfigs:\n" + "".join(lines) + "---\n")
+    with pytest.raises(DataError) as caught:
+        read_text_classification(TextData(train=f"hub:{tmp_path}"))
+    assert "has several configurations" in str(caught.value)
+    assert "['cola', 'sst2']" in str(caught.value)
+    assert str(caught.value).endswith(f"as hub:{tmp_path}:CONFIG.")
+
+
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_only_train_takes_a_hub_id(tmp_path, part):
     path = tmp_path / "rows.csv"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import TokenClassifierOutput
 
 import nlp_transfer as nt
@@ -21,8 +22,9 @@ TAGS = torch.tensor([LABELS.id(tag) for tag in ("O", "B-X", "B-Y")])
 class Lexicon(nn.Module):
     """A network that knows one tag for every token, and looks at nothing else."""
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int, config: PreTrainedConfig) -> None:
         super().__init__()
+        self.config = config
         self.tags = TAGS[torch.arange(num_tokens) % len(TAGS)]
 
     def forward(self, input_ids: Tensor, **_: Tensor) -> TokenClassifierOutput:
@@ -32,7 +34,7 @@ class Lexicon(nn.Module):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_word_gets_the_tag_of_its_first_token(make_checkpoint, family):
     model = nt.load_token_classifier(str(make_checkpoint(family)), LABELS)
-    lexicon = Lexicon(len(model.tokenizer))
+    lexicon = Lexicon(len(model.tokenizer), model.network.config)
     rng = random.Random(0)
     words = [*WORDS, "", "\u200b", "🙂", "unheardof" * 30]
     texts = [tuple(rng.choices(words, k=length)) for length in (1, 3, 7, 40, 200, 1000)]

@@ -28,3 +28,13 @@ def test_each_label_has_its_threshold():
 def test_a_threshold_that_has_no_meaning_is_refused(settings):
     with pytest.raises(nt.ConfigError, match="threshold"):
         nt.TextClassificationConfig(**settings)
+
+
+def test_a_label_that_is_no_tuple_is_refused_and_not_read_letter_by_letter():
+    with pytest.raises(nt.DataError, match=r"a tuple of names, such as \('good',\), got 'good'"):
+        nt.TextExample("a film", "good")  # type: ignore[arg-type]
+
+
+def test_so_are_target_modules():
+    with pytest.raises(nt.ConfigError, match=r"a tuple of names, such as \('all-linear',\).* Leave it out for all"):
+        nt.LoraConfig(target_modules="all-linear")  # type: ignore[arg-type]
