@@ -107,7 +107,7 @@ def staged_for(folder: Path) -> Path:
 
 
 def beside(folder: Path, ending: str) -> Path:
-    folder = Path(os.path.abspath(folder))  # "." has no name
+    folder = Path(os.path.abspath(folder))  # "." has no name, and cannot be renamed
     return folder.with_name(f".{folder.name}.{ending}")
 
 
@@ -208,6 +208,7 @@ def verify(model: Model, task: AnyTask, examples: Sequence[Any], folder: Path) -
 
 def put_in_place(staged: Path, folder: Path) -> None:
     """Replace ``folder`` by ``staged``, once the disk has it; a kill in between leaves one of them whole."""
+    folder = Path(os.path.abspath(folder))
     for path in staged.rglob("*"):
         (sync_folder if path.is_dir() else sync_file)(path)
     sync_folder(staged)

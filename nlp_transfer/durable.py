@@ -14,8 +14,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_path(path: str | Path) -> Path:
-    """What a user names, ``~`` being the home."""
-    return Path(path).expanduser()
+    """What a user names, ``~`` being the home; where there is no such home, as it is (``Path.expanduser`` raises)."""
+    return Path(os.path.expanduser(path))
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -16,8 +16,8 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that has none: NFS without its lock service, some of clusters."""
 PATIENCE = 5.0
 """Seconds to wait for a run in the same folder that is just ending."""
-HELD: dict[Path, FileLock] = {}
-"""Of the folders that this process is at work in."""
+HELD: dict[Path, FileLock | None] = {}
+"""Of the folders that this process is at work in; None where the file system has no locks."""
 
 
 def take(run_dir: Path, patience: float | None = None) -> bool:
@@ -36,10 +36,14 @@ def take(run_dir: Path, patience: float | None = None) -> bool:
     try:
         lock.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout:
-        raise ConfigError(f"Another run is at work in {run_dir}. Wait for its end, or name another folder.") from None
+        raise ConfigError(
+            f"Another run is at work in {run_dir}. Wait for its end, or name another folder. (A notebook that began a "
+            "run there may still hold it.)"
+        ) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        HELD[folder] = None
         return False
     HELD[folder] = lock
     return True
@@ -47,7 +51,8 @@ def take(run_dir: Path, patience: float | None = None) -> bool:
 
 def leave(run_dir: Path) -> None:
     """Others may. Nothing happens where the folder was not taken."""
-    if (lock := HELD.pop(run_dir.resolve(), None)) is not None:
+    lock = HELD.pop(run_dir.resolve(), None)
+    if lock is not None:
         lock.release()
 
 

@@ -110,7 +110,7 @@ def fail(message: str, code: int, kind: str = "error") -> int:
     from nlp_transfer.reporting.progress import is_main_process
 
     line = f"{kind}: {' '.join(message.split())}"
-    with suppress(BrokenPipeError):  # the exit code says it too
+    with suppress(OSError):  # whoever reads may be gone, or the terminal: the exit code says it too
         if is_main_process():
             print(line, file=sys.stderr, flush=True)
         elif code in (EXIT_BAD_INPUT, EXIT_FAILURE):

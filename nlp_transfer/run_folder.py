@@ -94,15 +94,18 @@ def start_run(
     say(sizes)
     if dry_run:
         return
+    seen = [sizes, *splits.notes, *map(described, findings)]
+    data = {"notes": seen, "parts": {name: described_part(part) for name, part in parts.items()}}
     take_folder(run_dir)
-    refuse_finished(run_dir, overwrite=overwrite)  # that may have been waited for
-    if processes().is_main_process:
-        write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
-        write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
-        seen = [sizes, *splits.notes, *map(described, findings)]
-        write_json(
-            staged(run_dir / DATA_FILE), {"notes": seen, "parts": {name: described_part(parts[name]) for name in parts}}
-        )
+    try:
+        refuse_finished(run_dir, overwrite=overwrite)  # that may have been waited for
+        if processes().is_main_process:
+            write_json(staged(run_dir / CONFIG_FILE), {"command": command(), "settings": plain(config)})
+            write_json(staged(run_dir / SPLITS_FILE), splits.held_out or {})
+            write_json(staged(run_dir / DATA_FILE), data)
+    except BaseException:
+        leave(run_dir)
+        raise
     processes().wait_for_everyone()
 
 

@@ -61,6 +61,8 @@ def tell(line: str) -> None:
     """
     try:
         os.write(2, f"{line}\n".encode())
+    except BlockingIOError:  # a slow reader, who is still there
+        pass
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -50,7 +50,7 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
     for name, paths in files.items():
         if len(paths) > 1:
             notes.say(f"{name} is read from {len(paths)} files, {paths[0]} to {paths[-1]}.")
-        elif named[name] is None or str(paths[0]) != os.path.expanduser(str(named[name])):
+        elif named[name] is None or paths[0] != Path(os.path.expanduser(str(named[name]))):
             notes.say(f"{name} is read from {paths[0]}.")
     return files
 
@@ -136,12 +136,18 @@ def named_after(folder: Path, part: str) -> list[Path]:
             candidates[f"{path.name}/"] += inside
         elif is_data(path) and (kind := kind_of_name(path, part)):
             candidates[kind] += [path]
-    found = {kind: paths for kind, paths in candidates.items() if paths}
+    kept = without_companions([path for paths in candidates.values() for path in paths])
+    found = {kind: own for kind, paths in candidates.items() if (own := [path for path in paths if path in kept])}
     if len(found) > 1:
         raise DataError(f"{folder}: the {part} part may be {' or '.join(sorted(found))}. Name one with --{part}.")
     [paths] = found.values() or [[]]
     refuse_mixed(folder, paths)
     return paths
+
+
+def without_companions(paths: list[Path]) -> set[Path]:
+    """Of .json and another format, the other one: then the .json tells of the data."""
+    return {path for path in paths if ending(path) != ".json"} or set(paths)
 
 
 def is_data(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 
 from nlp_transfer.data.tables import HUB_PREFIX
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ArtifactError
 
 SECRETS = {
@@ -80,6 +81,6 @@ def without_folder(value: str, base: str | None) -> str:
         return value
     if base is not None:
         return base
-    if Path(value).expanduser() == Path.home():
+    if as_path(value) == Path.home():
         return "~"
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1]

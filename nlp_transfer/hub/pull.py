@@ -92,7 +92,7 @@ def local_folder(model: str | Path, revision: str | None = None) -> Path:
     """A folder as it is; the name of a repository pulled. What begins with a folder that is here ("runs/modle") is a
     path, though it may be misspelled. Raises ConfigError for a revision of a folder.
     """
-    path = Path(model).expanduser()
+    path = as_path(model)
     looks_local = (
         str(model).startswith((".", "/", "~")) or path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
     )

@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from nlp_transfer.checkpoint_folders import quiet_hub
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import ConfigError, HubError, counted
 from nlp_transfer.hub.banks import BANK_FILE
 from nlp_transfer.hub.bases import licence_stated
@@ -89,7 +90,7 @@ def push(
                 f"push to {repo}", lambda: licence_there(HfApi(), repo, replace_card=replace_card), seconds=patience
             )
         publication = Publication(repo, licence, base_model, patience, dry_run, public, examples)
-        files = stage(Path(folder).expanduser(), Path(made), publication)
+        files = stage(as_path(folder), Path(made), publication)
         told = notes_on(files, licence)
         if dry_run:
             show(files)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from itertools import islice, tee
 from pathlib import Path
@@ -19,7 +20,7 @@ from nlp_transfer.data.lines import decoded, numbered_lines
 from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.packing import ending
 from nlp_transfer.data.reading import read_ner_file, read_text_file
-from nlp_transfer.data.sources import COLUMN_ENDINGS
+from nlp_transfer.data.sources import COLUMN_ENDINGS, files_of, files_of_part
 from nlp_transfer.data.store import ExampleStore
 from nlp_transfer.data.tables import TABLE_FORMATS, read_table, sniff
 from nlp_transfer.durable import as_path
@@ -167,9 +168,22 @@ def check_output(output: Path | None, file: str | None) -> None:
         raise ConfigError(f"--output {output} is a folder. Name a file.")
     if not output.parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it, or name another one.")
-    read = as_path(file or "")
-    if read.is_file() and output.exists() and read.samefile(output):
+    if output.is_file() and any(map(output.samefile, files_read(file))):
         raise ConfigError(f"--output {output} is the file that is read. Name another one.")
+
+
+def files_read(file: str | None) -> list[Path]:
+    """All of a pattern, or of a folder that is one part. What is wrong with them is said when they are read."""
+    with suppress(DataError):
+        return [path for part in files_of(file or STANDARD_INPUT) for path in files_of_part(part)]
+    return []
+
+
+def is_open(output: Path) -> bool:
+    """Whether it is where our standard output goes, as /dev/stdout is."""
+    with suppress(OSError):
+        return os.path.samestat(output.stat(), os.fstat(1))
+    return False
 
 
 def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> None:
@@ -179,8 +193,8 @@ def write_records(records: Iterable[dict[str, Any]], output: Path | None) -> Non
             print(line)
         return
     output = as_path(output)
-    if output.exists() and not output.is_file():  # a pipe or a device, such as /dev/stdout, is written to as it is
-        with output.open("w", encoding="utf-8") as file:
+    if output.exists() and (not output.is_file() or is_open(output)):  # a pipe or a device is written to as it is
+        with output.open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
         return
     output = Path(os.path.realpath(output))  # not the link to it is replaced

@@ -30,6 +30,8 @@ class AsyncBank:
         self._work: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncBank:
+        if self._work is not None and not self._work.done():
+            raise ConfigError("This AsyncBank is in use already.")
         self._arrived, self._is_closing = asyncio.Event(), False
         self._work = asyncio.create_task(self._answer())
         return self

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Notes(Console):
-    """Falls silent when nobody reads any more (``2>&1 | tee``, and tee has ended): no work ends for that."""
+    """Falls silent when nobody reads any more (``2>&1 | tee``, and tee has ended; a terminal that was closed): no work
+    ends for that.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if error.errno != errno.EIO:  # so a terminal answers that is gone
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -92,5 +104,6 @@ def progress_bar(title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     # rich would send what is printed meanwhile to the bar's own stream, and so to no file that stdout is sent to
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as display:
+    is_terminal = getattr(sys.stdout, "isatty", bool)()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=is_terminal) as display:
         yield Bar(title, total, display, done)

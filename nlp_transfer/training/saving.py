@@ -34,6 +34,9 @@ from nlp_transfer.training.precision import unwrap
 from nlp_transfer.training.prepare import Run
 from nlp_transfer.training.resume import Origin, capture, differences, on_cpu, restore
 
+TRAINING: set[Path] = set()
+"""Folders that a thread of this process is training in."""
+
 
 class Saving:
     """Begins a run, anew or from its last checkpoint, and writes the next ones. All processes call its methods; the
@@ -151,13 +154,21 @@ def take_folder(run_dir: Path) -> None:
 
 @contextmanager
 def alone_in(run_dir: Path) -> Iterator[None]:
-    """``take_folder``, to the end; where this run has taken it before, it goes on holding it, unless it fails."""
-    was_taken = is_taken(run_dir)
+    """``take_folder``, to the end; where this run has taken it before, it goes on holding it, unless it fails.
+
+    Raises ConfigError where another thread of this process trains in the folder, too.
+    """
+    folder, was_taken = run_dir.resolve(), is_taken(run_dir)
+    if folder in TRAINING:
+        raise ConfigError(f"Another run of this process is at work in {run_dir}. Name another folder.")
     take_folder(run_dir)
+    TRAINING.add(folder)
     try:
         yield
     except BaseException:
         leave(run_dir)
         raise
+    finally:
+        TRAINING.discard(folder)
     if not was_taken:
         leave(run_dir)

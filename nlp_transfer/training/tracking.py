@@ -29,9 +29,9 @@ def refuse_missing_trackers(config: TrainingConfig) -> None:
             raise ConfigError(f"TrainingConfig.trackers {name}: install {quoted(PACKAGES[name][:1])}, or leave it out.")
 
 
-def forget_tensorboard(run_dir: Path) -> None:
-    """What a run that is replaced has sent: TensorBoard would draw both as one line."""
-    for path in (run_dir / run_dir.name).glob("**/events.out.tfevents.*"):
+def forget_tensorboard(folder: Path) -> None:
+    """What a run that is replaced has sent there: TensorBoard would draw both as one line."""
+    for path in folder.glob("**/events.out.tfevents.*"):
         path.unlink()
 
 
@@ -47,10 +47,11 @@ class Trackers:
         process.)
         """
         if config.trackers and self.accelerator.is_main_process:
-            if step == 0:
-                forget_tensorboard(run_dir)
+            name = run_dir.resolve().name  # "." has none
+            if step == 0 and "tensorboard" in config.trackers:
+                forget_tensorboard(run_dir / name)
             self.accelerator.init_trackers(
-                run_dir.name,
+                name,
                 config={k: str(v) for k, v in asdict(config).items()},
                 # steps that were sent before the run was stopped, and come again, are not shown twice
                 init_kwargs={"tensorboard": {"purge_step": step + 1}},

@@ -269,8 +269,9 @@ def test_the_file_that_is_read_is_not_written_over(call, model, tmp_path, comman
     (tmp_path / "data.tsv").write_text(content)
     (tmp_path / "link.tsv").symlink_to("data.tsv")
     flag = ["--file"] if command == "predict" else []
-    for output in ("data.tsv", "./data.tsv", "link.tsv"):
-        code, _, err = call(command, model, *flag, "data.tsv", "--output", output)
+    cases = [("data.tsv", "data.tsv"), ("data.tsv", "./data.tsv"), ("data.tsv", "link.tsv")]
+    for read, output in [*cases, *([("d*.tsv", "data.tsv")] if command == "evaluate" else [])]:
+        code, _, err = call(command, model, *flag, read, "--output", output)
         assert (code, "is the file that is read" in err) == (2, True), err
     assert (tmp_path / "data.tsv").read_text() == content
 
@@ -289,6 +290,21 @@ def test_an_output_that_is_no_plain_file_is_written_to_and_not_replaced(call, mo
     assert call("predict", model, "a film", "--output", "link.jsonl")[0] == 0
     assert (tmp_path / "link.jsonl").is_symlink()
     assert (tmp_path / "answers.jsonl").read_text() == read[0]
+
+
+def test_an_output_that_is_standard_output_is_added_to(model, tmp_path):
+    """``--output /dev/stdout >> all.jsonl``."""
+    (tmp_path / "all.jsonl").write_text("before\n")
+    with (tmp_path / "all.jsonl").open("a") as out:
+        words = [sys.executable, "-m", "nlp_transfer", "predict", model, "a film", "--output", "/dev/stdout"]
+        subprocess.run(words, check=True, stdout=out, env=environment(), timeout=120)
+    before, answer = (tmp_path / "all.jsonl").read_text().splitlines()
+    assert (before, json.loads(answer)["text"]) == ("before", "a film")
+
+
+def test_a_name_that_begins_as_a_home_and_is_none_is_a_name(call, model):
+    assert call("predict", model, "a film", "--output", "~nobody.jsonl")[0] == 0
+    assert json.loads(Path("~nobody.jsonl").read_text())["text"] == "a film"
 
 
 def test_columns_of_words_are_not_predicted_line_by_line(call, tagger, conll):

@@ -32,7 +32,9 @@ def test_whatever_holds_texts_in_order_is_read(predictor, hold):
     assert predictor.embed(hold(TEXTS)).shape == (3, 32)
 
 
-@pytest.mark.parametrize("odd", [None, 7, b"abc", {"a", "b"}, {"a": 1}, pd.DataFrame({"text": ["a"]})], ids=str)
+@pytest.mark.parametrize(
+    "odd", [None, 7, b"abc", {"a", "b"}, {"a": 1}, pd.DataFrame({"text": ["a"]})], ids=lambda odd: type(odd).__name__
+)
 def test_anything_else_is_one_typed_error(predictor, odd):
     for work in (predictor.predict, predictor.predict_proba, predictor.embed, lambda odd: list(predictor.stream(odd))):
         with pytest.raises(nt.DataError, match="expected a list of texts"):

@@ -13,9 +13,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from filelock import FileLock
 
 import nlp_transfer as nt
-from nlp_transfer import signals
+from nlp_transfer import folder_locks, run_folder, signals
 from nlp_transfer.artifacts import put_in_place, refuse_existing
 from nlp_transfer.errors import Interrupted
 from nlp_transfer.fingerprints import own_code_sha256
@@ -103,6 +104,59 @@ def test_the_time_out_of_processes_holds_where_fit_is_the_first_to_ask_for_them(
     assert [(tmp_path / f"watched-{rank}").read_text() for rank in (0, 1)] == ["[33]", "[33]"]
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as POSIX has them")
+def test_a_terminal_that_is_closed_leads_to_the_same_end(tmp_path):
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from nlp_transfer.launching import guarded\n"
+        "from nlp_transfer.reporting.progress import say\n"
+        "from nlp_transfer.signals import exit_with, stop_at_once, stop_when_asked\n"
+        "os.close(os.open(os.ttyname(0), os.O_RDWR))\n"  # it is this session's from here on
+        "def work():\n"
+        "    with stop_when_asked('finishing this step.') as received:\n"
+        "        Path(sys.argv[1]).write_text('ready')\n"
+        "        while received.name is None:\n"
+        "            time.sleep(0.01)\n"
+        "        say('a step was finished')\n"
+        "        received.stop()\n"
+        "with stop_at_once():\n"
+        "    code = guarded(work)\n"
+        "exit_with(code)\n"
+    )
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-c", program, tmp_path / "ready"]
+    with subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment()
+    ) as process:
+        os.close(theirs)
+        while not (tmp_path / "ready").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.close(ours)
+        assert process.wait(60) == 75
+
+
+def test_a_run_that_cannot_begin_lets_go_of_its_folder(tmp_path, tsv, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_folder, "write_json", full)
+    splits = nt.read_text_classification(nt.TextData(train=str(tsv)))
+    with pytest.raises(OSError, match="No space left"):
+        nt.start_run(tmp_path / "run", nt.TextData(train=str(tsv)), splits, overwrite=False)
+    with FileLock(tmp_path / "run" / folder_locks.LOCK_FILE, timeout=0):
+        pass
+
+
+def test_two_threads_do_not_train_in_one_folder(tmp_path):
+    with saving.alone_in(tmp_path):
+        with pytest.raises(nt.ConfigError, match="Another run of this process"), saving.alone_in(tmp_path):
+            pass
+        assert folder_locks.is_taken(tmp_path)
+    assert not folder_locks.is_taken(tmp_path)
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_said_and_stops_nobody(tmp_path, monkeypatch, capsys, number):
     fcntl = pytest.importorskip("fcntl", reason="the locks of POSIX")
@@ -115,6 +169,11 @@ def test_a_file_system_without_locks_is_said_and_stops_nobody(tmp_path, monkeypa
         with saving.alone_in(tmp_path):
             pass
     assert "files cannot be locked: see that no other run writes there" in capsys.readouterr().err
+    saving.take_folder(tmp_path)
+    with saving.alone_in(tmp_path):  # said once a run
+        pass
+    assert capsys.readouterr().err.count("cannot be locked") == 1
+    folder_locks.leave(tmp_path)
 
 
 def test_overwrite_replaces_a_run_of_another_format(checkpoint, tsv, tmp_path, monkeypatch):

@@ -91,6 +91,24 @@ def test_a_folder_holds_all_parts(tmp_path, layout):
         assert texts == [f"{part} one", f"{part} two"] * len(names)
 
 
+def test_json_lines_may_end_in_json(tmp_path):
+    for part in ("train", "dev", "test"):
+        rows = [json.dumps({"text": f"{part} {label}", "label": label}) for label in ("x", "y")]
+        (tmp_path / f"{part}.json").write_text("\n".join(rows) + "\n")
+    splits = read_text_classification(TextData(train=str(tmp_path)))
+    assert [e.text for e in splits.validation] == ["dev x", "dev y"]
+
+
+@pytest.mark.parametrize("names", [["train.csv", "train.json"], ["train/a.csv", "train/dataset_info.json"]])
+def test_a_json_file_beside_another_format_tells_of_it_and_is_not_read(tmp_path, names):
+    data, other = names
+    write_rows(tmp_path / data, *(f"text {i}" for i in range(20)))
+    (tmp_path / other).write_text("{}")
+    splits = read_text_classification(TextData(train=str(tmp_path)))
+    assert splits.train[0].source.file == str(tmp_path / data)
+    assert any(f"1 file not read: {other}." in note for note in splits.notes)
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [

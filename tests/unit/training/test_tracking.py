@@ -59,6 +59,17 @@ def test_a_run_that_goes_on_is_one_line_in_tensorboard_and_one_that_is_replaced_
     assert 0 < max(scalars(tmp_path)["loss"]) < max(whole["loss"])
 
 
+def test_nothing_but_what_the_run_has_sent_is_removed(checkpoint, tsv, tmp_path, monkeypatch):
+    """Also where the folder is spelled ".", which has no name."""
+    other = tmp_path / "run" / "other" / "events.out.tfevents.1"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "run")
+    stopped_runs.train(checkpoint, tsv, {"trackers": ("tensorboard",), "num_epochs": 1}, Path())
+    assert other.exists()
+    assert list((tmp_path / "run" / "run").glob("events.out.tfevents.*"))
+
+
 def test_a_tracker_whose_package_is_missing_is_refused(checkpoint, tsv, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(nt.ConfigError, match="trackers trackio: install 'trackio'"):
