@@ -236,10 +236,8 @@ def load_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
             f"Checkpoint '{checkpoint}' holds no tokenizer vocabulary. Put its tokenizer's files there."
         )
     if tokenizer.pad_token_id is None:
-        raise CheckpointError(
-            f"The tokenizer of checkpoint '{checkpoint}' has no padding token; batches need one. Set one, such as "
-            "tokenizer.pad_token = tokenizer.eos_token, save tokenizer and model to a folder, and name that."
-        )
+        mend = "Save a copy where tokenizer.pad_token is set, to its eos_token perhaps, and name that."
+        raise CheckpointError(f"The tokenizer of checkpoint '{checkpoint}' has no padding token. {mend}")
     return tokenizer
 
 
