@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import CheckpointError, first_line
 from nlp_transfer.known_checkpoints import PACKAGE_PREFIX
 
@@ -37,7 +37,7 @@ def find(checkpoint: str) -> tuple[Path, str, str | None]:
     """The local folder, the name without revision, and the commit if it came from the Hub."""
     if checkpoint.startswith(PACKAGE_PREFIX):
         return find_in_package(checkpoint), checkpoint, None
-    folder = Path(os.path.expanduser(checkpoint))
+    folder = as_path(checkpoint)
     if folder.is_dir():
         return folder, str(folder.resolve()), None
     name, _, revision = checkpoint.partition("@")
@@ -102,6 +102,7 @@ def why_not(error: Exception) -> str:
 
 
 def status_of(error: Exception) -> int:
+    """Of an answer of the Hub; 0 where there was none."""
     response = getattr(error, "response", None)
     return int(response.status_code) if response is not None else 0
 

@@ -14,6 +14,7 @@ from nlp_transfer.data.notes import Notes
 from nlp_transfer.data.packing import ending
 from nlp_transfer.data.rows import Table
 from nlp_transfer.data.tables import HUB_PREFIX, TABLE_FORMATS
+from nlp_transfer.durable import as_path
 from nlp_transfer.errors import DataError, counted, quoted
 
 SEQUENCE_FILE = "seq.in"
@@ -43,14 +44,14 @@ def part_files(config: DataConfig, notes: Notes) -> dict[str, list[Path]]:
                 raise DataError(
                     f"--{name} {spelling}: only --train takes a Hub id; its splits are used as they are named."
                 )
-        elif name == "train" and spelling and holds_parts(Path(os.path.expanduser(spelling))):
-            files = files_of_folder(Path(os.path.expanduser(spelling)), named, notes)
+        elif name == "train" and spelling and holds_parts(as_path(spelling)):
+            files = files_of_folder(as_path(spelling), named, notes)
         else:
             files[name] = files_of(spelling, f"--{name} ")
     for name, paths in files.items():
         if len(paths) > 1:
             notes.say(f"{name} is read from {len(paths)} files, {paths[0]} to {paths[-1]}.")
-        elif named[name] is None or paths[0] != Path(os.path.expanduser(str(named[name]))):
+        elif named[name] is None or paths[0] != as_path(str(named[name])):
             notes.say(f"{name} is read from {paths[0]}.")
     return files
 
@@ -61,7 +62,7 @@ def holds_parts(path: Path) -> bool:
 
 def files_of(spelling: str, flag: str = "") -> list[Path]:
     """The file, the files of a pattern, or a folder that is one part. ``flag`` begins the message if there is none."""
-    path = Path(os.path.expanduser(spelling))
+    path = as_path(spelling)
     if not spelling:
         raise DataError(f"{flag}'' names no file.")
     if spelling.startswith(HUB_PREFIX):

@@ -32,3 +32,9 @@ def encode_texts(
     if names == ["input_ids"]:
         return [{"input_ids": encoding.ids} for encoding in encodings]
     return [{"input_ids": encoding.ids, "token_type_ids": encoding.type_ids} for encoding in encodings]
+
+
+def fallback_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token of what the tokenizer makes none of: unknown, or padding where it knows no such."""
+    unknown = tokenizer.unk_token_id
+    return int(unknown if unknown is not None else tokenizer.pad_token_id)

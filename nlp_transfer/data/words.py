@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.data.encoded import UNREAD
 from nlp_transfer.data.framing import Frame, frame_of
-from nlp_transfer.data.tokenizing import encode_texts
+from nlp_transfer.data.tokenizing import encode_texts, fallback_id
 
 CONTEXT_SHARE = 4
 """A window holds up to a quarter of its tokens as context before its own words, and as much after them."""
@@ -125,8 +125,7 @@ class WordTokenizer:
 
     @cached_property
     def _fallback_id(self) -> int:
-        unknown = self._tokenizer.unk_token_id
-        return int(unknown if unknown is not None else self._tokenizer.pad_token_id)
+        return fallback_id(self._tokenizer)
 
 
 def reach_back(sizes: Sequence[int], end: int, budget: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub import get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from nlp_transfer.checkpoint_folders import status_of
 from nlp_transfer.durable import FULL
 from nlp_transfer.errors import ConfigError, HubError, first_line
 from nlp_transfer.reporting.progress import say
@@ -78,10 +79,6 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OSError | RuntimeError) or bool(
         kinds & {"HTTPError", "TransportError", "XetDownloadError"}
     )
-
-
-def status_of(error: HfHubHTTPError) -> int:
-    return int(error.response.status_code) if error.response is not None else 0
 
 
 def asked_for(error: Exception) -> float:

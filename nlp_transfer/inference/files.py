@@ -116,7 +116,7 @@ def texts_of_file(
     """Each with its place. All of a table are looked at before the first one is given: what is wrong with the last row
     must not cost the work on all others.
     """
-    path = Path(os.path.expanduser(file))
+    path = as_path(file)
     if ending(path) in COLUMN_ENDINGS:
         raise DataError(f"--file {file}: columns of words are no texts. Write a text a line; evaluate reads columns.")
     is_table = ending(path) in TABLE_FORMATS or (path.is_file() and sniff(path) == "jsonl")
@@ -147,7 +147,7 @@ def texts_of_lines(file: str) -> Iterator[tuple[Source, str]]:
     if file == STANDARD_INPUT:
         name, lines = "standard input", decoded(sys.stdin.buffer, "standard input")
     else:
-        name, lines = file, numbered_lines(Path(os.path.expanduser(file)))
+        name, lines = file, numbered_lines(as_path(file))
     yield from ((Source(name, number), line) for number, line in lines)
 
 

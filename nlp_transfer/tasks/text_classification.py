@@ -20,7 +20,7 @@ from nlp_transfer.data.examples import TextExample
 from nlp_transfer.data.framing import frame_of
 from nlp_transfer.data.long_texts import LongTexts, pieces_of
 from nlp_transfer.data.splits import Splits
-from nlp_transfer.data.tokenizing import encode_texts
+from nlp_transfer.data.tokenizing import encode_texts, fallback_id
 from nlp_transfer.errors import ConfigError, DataError
 from nlp_transfer.labels import IGNORE_INDEX, LabelSet
 from nlp_transfer.metrics import CLASS_METRICS, LABEL_SET_METRICS, Score, score_classes, score_label_sets
@@ -122,8 +122,7 @@ class TextClassification(Task[TextExample, Classification]):
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[Row]:
         if not inputs["input_ids"]:  # nothing to read, and the tokenizer adds nothing: the network needs a token
-            unknown = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
-            inputs = {name: [{"input_ids": unknown, "attention_mask": 1}.get(name, 0)] for name in inputs}
+            inputs = {name: [fallback_id(tokenizer) if name == "input_ids" else 0] for name in inputs}
         ids, labels = inputs["input_ids"], self._label_ids(example)
         if len(ids) <= limit:
             yield Row(inputs, labels, number)
